@@ -1,0 +1,299 @@
+//! What can go wrong, by what the caller does next.
+//!
+//! No variant holds text made from input, so that an error can be logged as it is: a parser's own message would quote
+//! the card number that it could not read.
+
+use std::io;
+
+/// The result of this crate's calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One variant for each thing that a caller can do about it. [`Error::code`] is stable across versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The token, its actor or its purpose may not do this. Ask for another token.
+    #[error("denied: {0}")]
+    Denied(#[from] Denied),
+    /// The person was forgotten, or the purpose is over for them. Final, unless `undo_forget` still can.
+    #[error("erased: {0}")]
+    Erased(#[from] Erased),
+    /// The subject was never enrolled here. Enroll it, or check the id.
+    #[error("not enrolled: enroll the subject first")]
+    NotEnrolled,
+    /// Wrong key, wrong context, or altered bytes: they look alike on purpose.
+    #[error("does not open")]
+    DoesNotOpen,
+    /// A single field was opened and is not there for this grant.
+    #[error("absent: {0}")]
+    Absent(#[from] Absent),
+    /// The grant or the sealer has outlived its freshness. Take a new one.
+    #[error("stale: take a new grant or sealer and try again")]
+    Stale,
+    /// Written by another version, or with parameters outside what this version accepts.
+    #[error("unsupported: {0}")]
+    Unsupported(#[from] Unsupported),
+    /// Store, keeper and witness do not belong to one moment. See `Vault::recover`.
+    #[error("rolled back: {0}")]
+    RolledBack(#[from] RolledBack),
+    /// Somebody else changed the same thing. Try again.
+    #[error("busy: somebody else changed it, try again")]
+    Busy,
+    /// Frozen, or the clock cannot be trusted. An operator has to act.
+    #[error("halted: {0}")]
+    Halted(#[from] Halted),
+    /// The store failed.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// The keeper or the witness failed.
+    #[error("keeper: {0}")]
+    Keeper(#[from] KeeperError),
+    /// Bytes that are no sealed value, token or note of ours.
+    #[error("malformed: {0}")]
+    Malformed(#[from] Malformed),
+    /// A value that its type refuses.
+    #[error("invalid: {0}")]
+    Invalid(#[from] crate::value::Invalid),
+    /// The declarations contradict what the vault has stored.
+    #[error("contradiction: {0}")]
+    Contradiction(#[from] Contradiction),
+    /// The call itself is wrong.
+    #[error("misuse: {0}")]
+    Misuse(#[from] Misuse),
+    /// The operating system gave no randomness.
+    #[error("no randomness from the operating system")]
+    NoRandomness,
+}
+
+impl Error {
+    /// Stable, short, and fit for a metric's label.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Error::Denied(_) => "denied",
+            Error::Erased(_) => "erased",
+            Error::NotEnrolled => "not-enrolled",
+            Error::DoesNotOpen => "does-not-open",
+            Error::Absent(_) => "absent",
+            Error::Stale => "stale",
+            Error::Unsupported(_) => "unsupported",
+            Error::RolledBack(_) => "rolled-back",
+            Error::Busy => "busy",
+            Error::Halted(_) => "halted",
+            Error::Store(_) => "store",
+            Error::Keeper(_) => "keeper",
+            Error::Malformed(_) => "malformed",
+            Error::Invalid(_) => "invalid",
+            Error::Contradiction(_) => "contradiction",
+            Error::Misuse(_) => "misuse",
+            Error::NoRandomness => "no-randomness",
+        }
+    }
+}
+
+/// Declares an enum of reasons, each with its one line.
+macro_rules! reasons {
+    ($( $(#[$doc:meta])* $name:ident { $( $(#[$vdoc:meta])* $variant:ident = $text:literal, )+ } )+) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+        #[non_exhaustive]
+        pub enum $name { $( $(#[$vdoc])* #[error($text)] $variant, )+ }
+    )+ };
+}
+
+reasons! {
+    /// Why a token was refused.
+    Denied {
+        /// Not a token of this vault: forged, altered, or another vault's.
+        NotOurs = "not a token of this vault",
+        /// Its last second has passed.
+        Expired = "the token has expired",
+        /// Its first second has not come.
+        NotYet = "the token is not valid yet",
+        /// Revoked by id, actor, purpose, or with all others.
+        Revoked = "the token was revoked",
+        /// It names another purpose.
+        Purpose = "the token is for another purpose",
+        /// It does not reach this subject.
+        Subject = "the token does not reach this subject",
+        /// It would live longer than the vault's policy allows.
+        Lifetime = "the token would live longer than the policy allows",
+        /// A narrowing that would widen.
+        Wider = "a token can only be narrowed",
+    }
+    /// What is over for a subject.
+    Erased {
+        /// Forgotten: nothing of the subject opens or seals.
+        Forgotten = "the subject was forgotten",
+        /// The purpose has no key any more.
+        Purpose = "this purpose is over for the subject",
+        /// The grace period of a forget is over: it cannot be undone.
+        GraceOver = "the grace period is over",
+        /// Consent was withdrawn, or never given.
+        NoConsent = "there is no consent for this purpose",
+    }
+    /// Why a field that may be read is not there.
+    Absent {
+        /// Its last day for this purpose is over.
+        Expired = "its last day for this purpose is over",
+        /// The consent was withdrawn, or the purpose is over for this subject.
+        Withdrawn = "the purpose is over for this subject",
+        /// The token does not reach the field.
+        NotInToken = "the token does not reach the field",
+        /// Sealed under a declaration that did not name this purpose.
+        NotForThisPurpose = "it was not sealed for this purpose",
+        /// Not declared, or without any basis, when this was sealed.
+        NotSealedThen = "it was not sealed",
+    }
+    /// What this version cannot read.
+    Unsupported {
+        /// An unknown format version.
+        Version = "an unknown format version",
+        /// An unknown suite.
+        Suite = "an unknown suite",
+        /// Parameters beyond the accepted bounds.
+        Parameters = "parameters beyond the accepted bounds",
+    }
+    /// Which part is older than the others.
+    RolledBack {
+        /// The store is older than the witness remembers. `Vault::recover` replays what it lost.
+        Store = "the store is older than the witness remembers: recover replays the erasures",
+        /// The keeper lacks the root that the store names.
+        Keeper = "the keeper lacks the root key that the store names: restore the newest keeper",
+        /// The witness is older than the store says.
+        Witness = "the witness is older than the store says: restore the newest witness",
+        /// Rows of one store come from different moments.
+        Mixed = "rows of the store come from different moments",
+    }
+    /// Why nothing goes on.
+    Halted {
+        /// Frozen by an operator.
+        Frozen = "frozen by an operator",
+        /// The clock jumped beyond the bound. `confirm_time` lets it pass.
+        Clock = "the clock jumped: an operator has to confirm the time",
+    }
+    /// What the keeper or the witness said.
+    KeeperError {
+        /// The passphrase or the key does not fit.
+        WrongSecret = "the passphrase or key does not open it",
+        /// The file or object is damaged.
+        Damaged = "damaged",
+        /// It belongs to another vault.
+        Foreign = "it belongs to another vault",
+        /// Another process holds it.
+        Locked = "another process holds it",
+        /// It cannot be reached now.
+        Unreachable = "it cannot be reached",
+        /// It says destroyed and still unwraps.
+        StillUnwraps = "it still opens what it says it has destroyed",
+        /// The disk is full.
+        Full = "no space left",
+        /// Reading or writing failed.
+        Io = "reading or writing failed",
+        /// There is no such root key.
+        NoSuchRoot = "there is no such root key",
+        /// There is nothing at this place.
+        Missing = "there is nothing at this place",
+        /// There is something at this place already.
+        Exists = "there is something at this place already",
+    }
+    /// How bytes fail to be ours.
+    Malformed {
+        /// Shorter or longer than they say.
+        Length = "shorter or longer than it says",
+        /// A second encoding of the same thing.
+        NotCanonical = "not canonical",
+        /// Not in the required order, or twice.
+        Order = "out of order, or twice",
+        /// Something that this place cannot hold.
+        Content = "something that this place cannot hold",
+    }
+    /// How a declaration contradicts the registry.
+    Contradiction {
+        /// A purpose's number has another label, or its label another number.
+        PurposeRenamed = "a purpose's number or label is taken by another",
+        /// A purpose's basis changed.
+        BasisChanged = "a purpose's basis changed",
+        /// A field's number has another label, or its label another number.
+        FieldRenamed = "a field's number or label is taken by another",
+        /// A field's number was reserved.
+        FieldReserved = "a reserved field number or label is used again",
+        /// Two declarations have the same record label.
+        RecordTwice = "two declarations share a record label",
+    }
+    /// A call that cannot be meant.
+    Misuse {
+        /// An identifier is empty, too long, or has a character that it may not have.
+        Identifier = "an identifier is empty, too long, or has a character that it may not have",
+        /// The value is larger than 16 MiB.
+        TooLarge = "larger than a cell may be",
+        /// A day that is over, or beyond the calendar.
+        Day = "a day that is over, or beyond the calendar",
+        /// The as-of date lies after today.
+        AsOfFuture = "an as-of date after today",
+        /// The sealer has made as many seals as it may. Take a new one.
+        SealsUsedUp = "the sealer has made as many seals as it may: take a new one",
+        /// The record was not given when the vault was opened.
+        UnknownRecord = "the record was not given when the vault was opened",
+        /// The purpose was not given when the vault was opened.
+        UnknownPurpose = "the purpose was not given when the vault was opened",
+        /// A touched cell cannot be opened by this grant, and not every field of it is set.
+        UpdateCannotOpen = "the grant cannot open a touched cell: set every field of it, or use a grant that can",
+        /// The subject is enrolled already.
+        AlreadyEnrolled = "the subject is enrolled already",
+        /// There is nothing to undo.
+        NothingToUndo = "there is nothing to undo",
+        /// There is no hold.
+        NotHeld = "the subject is not held",
+        /// The purpose's basis is not consent.
+        NotConsent = "the purpose's basis is not consent",
+        /// The purpose is built in and cannot be used here.
+        BuiltIn = "a built-in purpose cannot be used here",
+        /// The shop's setting is outside what is accepted.
+        Setting = "a setting is outside what is accepted",
+        /// The subject is held; what a hold keeps cannot be given away.
+        Period = "a period that ends before it starts",
+    }
+}
+
+/// What a store said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process holds it.
+    #[error("another process holds it")]
+    Locked,
+    /// The disk is full.
+    #[error("no space left")]
+    Full,
+    /// What lies there is damaged.
+    #[error("damaged")]
+    Damaged,
+    /// What lies there is no store of ours, or of a version that this one does not know.
+    #[error("not a store of this version")]
+    Foreign,
+    /// There is no vault in it.
+    #[error("no vault in it: create one")]
+    Empty,
+    /// There is a vault in it already.
+    #[error("there is a vault in it already: open it")]
+    Exists,
+    /// The outcome of a commit is not known, and could not be found out.
+    #[error("the outcome of a commit is not known")]
+    Unknown,
+    /// The store was closed, or its thread has ended after a failure.
+    #[error("closed")]
+    Closed,
+    /// Reading or writing failed.
+    #[error("reading or writing failed: {0}")]
+    Io(io::ErrorKind),
+}
+
+impl From<io::ErrorKind> for StoreError {
+    fn from(kind: io::ErrorKind) -> Self {
+        match kind {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full,
+            kind => StoreError::Io(kind),
+        }
+    }
+}

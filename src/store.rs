@@ -1,0 +1,283 @@
+//! Where wrapped keys and ciphertext lie. A store sees neither a key nor a value in the clear (invariant 3).
+//!
+//! The port is three calls. What a store must promise is written at each, and the contract tests of the `testing`
+//! feature check it: run them against your own store before you trust it.
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+use crate::crypto;
+use crate::error::{Error, StoreError};
+
+mod memory;
+#[cfg(feature = "redb")]
+mod redb;
+
+pub use memory::MemoryStore;
+#[cfg(feature = "redb")]
+pub use redb::RedbStore;
+
+/// The name of a row. Compared as bytes.
+pub type Key = Vec<u8>;
+
+/// The longest name of a row, in bytes.
+pub const MAX_KEY: usize = 64;
+
+/// The largest content of a row, in bytes: 32 MiB.
+pub const MAX_VALUE: usize = 32 << 20;
+
+/// Chosen at random for each [`Batch`], so that a row which was deleted and made again never matches an old version.
+pub type Version = [u8; 16];
+
+/// A row as it was read.
+#[derive(Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "stores make it")]
+pub struct Versioned {
+    /// That of the batch which wrote the row last.
+    pub version: Version,
+    /// What it wrote.
+    pub value: Vec<u8>,
+}
+
+impl fmt::Debug for Versioned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Versioned").field("bytes", &self.value.len()).finish_non_exhaustive()
+    }
+}
+
+/// Rows from `start` on, before `end`, in ascending order of their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "stores read it")]
+pub struct Range {
+    /// The first name that is in it.
+    pub start: Key,
+    /// The first name that is not in it any more.
+    pub end: Key,
+}
+
+impl Range {
+    /// All names that begin with `prefix`.
+    #[must_use]
+    pub fn prefix(prefix: &[u8]) -> Self {
+        let mut end = prefix.to_vec();
+        while let Some(last) = end.last_mut() {
+            if let Some(next) = last.checked_add(1) {
+                *last = next;
+                return Range { start: prefix.to_vec(), end };
+            }
+            end.pop();
+        }
+        Range { start: prefix.to_vec(), end: vec![0xFF; MAX_KEY.saturating_add(1)] }
+    }
+}
+
+/// Some rows of a [`Range`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "stores make it")]
+pub struct Page {
+    /// In ascending order of their names.
+    pub rows: Vec<(Key, Versioned)>,
+    /// Where the next page starts; `None` where the range has no more rows.
+    pub next: Option<Key>,
+}
+
+/// What must hold of a row at the moment of the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "stores must know them all")]
+pub enum Expect {
+    /// There is no such row.
+    Absent,
+    /// It has this version.
+    Version(Version),
+}
+
+impl Expect {
+    /// That the row is as it was read.
+    #[must_use]
+    pub fn unchanged(row: Option<&Versioned>) -> Self {
+        row.map_or(Expect::Absent, |row| Expect::Version(row.version))
+    }
+}
+
+/// Writes that are made together, where all preconditions hold, or not at all.
+#[derive(Clone)]
+#[expect(clippy::exhaustive_structs, reason = "stores read it")]
+pub struct Batch {
+    /// The version of every row that this batch writes.
+    pub version: Version,
+    /// At most one for each row, in any order.
+    pub expect: Vec<(Key, Expect)>,
+    /// `None` deletes. At most one for each row; a row that is deleted may be absent.
+    pub writes: Vec<(Key, Option<Vec<u8>>)>,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("expect", &self.expect.len())
+            .field("writes", &self.writes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Batch {
+    /// Empty, with a version of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRandomness`].
+    pub fn new() -> crate::Result<Self> {
+        Ok(Batch { version: crypto::random()?, expect: Vec::new(), writes: Vec::new() })
+    }
+
+    /// Adds a precondition. The first one for a row stands.
+    pub fn expect(&mut self, key: &[u8], expect: Expect) -> &mut Self {
+        if !self.expect.iter().any(|(known, _)| known == key) {
+            self.expect.push((key.to_vec(), expect));
+        }
+        self
+    }
+
+    /// Adds a write. The last one for a row stands.
+    pub fn put(&mut self, key: &[u8], value: Vec<u8>) -> &mut Self {
+        self.write(key, Some(value))
+    }
+
+    /// Adds a deletion.
+    pub fn delete(&mut self, key: &[u8]) -> &mut Self {
+        self.write(key, None)
+    }
+
+    fn write(&mut self, key: &[u8], value: Option<Vec<u8>>) -> &mut Self {
+        match self.writes.iter_mut().find(|(known, _)| known == key) {
+            Some((_, old)) => *old = value,
+            None => self.writes.push((key.to_vec(), value)),
+        }
+        self
+    }
+}
+
+/// How a commit did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(clippy::exhaustive_enums, reason = "the vault must know them all")]
+pub enum CommitError {
+    /// A precondition did not hold. Nothing was written.
+    #[error("a precondition did not hold")]
+    Conflict,
+    /// It may have happened or not. The vault reads a row of the batch and compares its version.
+    #[error("the outcome is not known")]
+    Unknown,
+    /// Nothing was written.
+    #[error(transparent)]
+    Failed(#[from] StoreError),
+}
+
+/// Rows with versions. Every promise here is checked by `testing::store_contract`.
+pub trait Store: Send + Sync + fmt::Debug + 'static {
+    /// The rows of these names, in their order, `None` where there is none; all as of one moment. A row that a
+    /// successful [`commit`](Self::commit) wrote before this was called is seen.
+    fn read(&self, keys: &[Key]) -> impl Future<Output = Result<Vec<Option<Versioned>>, StoreError>> + Send;
+
+    /// At most `limit` rows of a range, at least one where there are any, all as of one moment; pages of one scan may
+    /// be of different moments.
+    fn scan(&self, range: Range, limit: usize) -> impl Future<Output = Result<Page, StoreError>> + Send;
+
+    /// Makes all writes or none, durably: when it returns `Ok`, the writes outlive a power failure. The preconditions
+    /// hold at the moment of the commit. A future that is dropped may leave the commit done or not done, never half.
+    fn commit(&self, batch: Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
+
+    /// Whether several processes can have this store open. Where they can, `forget` waits until all have seen it.
+    fn shared(&self) -> bool;
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// [`Store`] behind a pointer, so that the vault has no type parameters.
+trait ErasedStore: Send + Sync + fmt::Debug {
+    fn read<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Result<Vec<Option<Versioned>>, StoreError>>;
+    fn scan(&self, range: Range, limit: usize) -> Boxed<'_, Result<Page, StoreError>>;
+    fn commit(&self, batch: Batch) -> Boxed<'_, Result<(), CommitError>>;
+    fn shared(&self) -> bool;
+}
+
+impl<S: Store> ErasedStore for S {
+    fn read<'a>(&'a self, keys: &'a [Key]) -> Boxed<'a, Result<Vec<Option<Versioned>>, StoreError>> {
+        Box::pin(Store::read(self, keys))
+    }
+    fn scan(&self, range: Range, limit: usize) -> Boxed<'_, Result<Page, StoreError>> {
+        Box::pin(Store::scan(self, range, limit))
+    }
+    fn commit(&self, batch: Batch) -> Boxed<'_, Result<(), CommitError>> {
+        Box::pin(Store::commit(self, batch))
+    }
+    fn shared(&self) -> bool {
+        Store::shared(self)
+    }
+}
+
+/// The store of an open vault.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows(Arc<dyn ErasedStore>);
+
+/// What a commit came to, once an unknown outcome is resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Committed {
+    Yes,
+    /// A precondition did not hold: read again.
+    Conflict,
+}
+
+impl Rows {
+    pub(crate) fn new(store: impl Store) -> Self {
+        Rows(Arc::new(store))
+    }
+
+    pub(crate) fn shared(&self) -> bool {
+        self.0.shared()
+    }
+
+    pub(crate) async fn read(&self, keys: &[Key]) -> crate::Result<Vec<Option<Versioned>>> {
+        let rows = self.0.read(keys).await?;
+        if rows.len() == keys.len() { Ok(rows) } else { Err(StoreError::Damaged.into()) }
+    }
+
+    pub(crate) async fn get(&self, key: &[u8]) -> crate::Result<Option<Versioned>> {
+        Ok(self.read(&[key.to_vec()]).await?.pop().flatten())
+    }
+
+    pub(crate) async fn page(&self, range: Range, limit: usize) -> crate::Result<Page> {
+        Ok(self.0.scan(range, limit).await?)
+    }
+
+    /// All rows of a range that is known to be small.
+    pub(crate) async fn all(&self, mut range: Range) -> crate::Result<Vec<(Key, Versioned)>> {
+        let mut rows = Vec::new();
+        loop {
+            let page = self.0.scan(range.clone(), 4096).await?;
+            rows.extend(page.rows);
+            match page.next {
+                Some(next) => range.start = next,
+                None => return Ok(rows),
+            }
+        }
+    }
+
+    /// Commits; an unknown outcome is resolved by reading a row of the batch and comparing its version.
+    pub(crate) async fn commit(&self, batch: Batch) -> crate::Result<Committed> {
+        let witness = batch.writes.iter().find(|(_, value)| value.is_some()).map(|(key, _)| key.clone());
+        let version = batch.version;
+        match self.0.commit(batch).await {
+            Ok(()) => Ok(Committed::Yes),
+            Err(CommitError::Conflict) => Ok(Committed::Conflict),
+            Err(CommitError::Failed(why)) => Err(why.into()),
+            Err(CommitError::Unknown) => {
+                let Some(key) = witness else { return Err(Error::Store(StoreError::Unknown)) };
+                match self.get(&key).await? {
+                    Some(row) if row.version == version => Ok(Committed::Yes),
+                    // Another writer may have come after ours: whoever sees a conflict reads again and finds its own
+                    // change done.
+                    _ => Ok(Committed::Conflict),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The witness: it remembers, outside the store, what must not be undone by restoring the store.
+//!
+//! Every change that takes something away (a forget, a withdrawal, a destroyed day, a revocation, a freeze, a new
+//! root) is a numbered line. The store commits the line together with the change; then the witness appends it; then the
+//! call returns. On open, lines that the store has and the witness lacks are copied over; where the witness has lines
+//! that the store lacks, the store is older: [`RolledBack`](crate::error::RolledBack).
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+use crate::error::{KeeperError, Result};
+use crate::keeper::VaultId;
+
+/// A line of the journal: opaque to the witness, at most 4 KiB, chained by the vault so that a fork is found.
+#[derive(Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "witnesses keep it")]
+pub struct Line {
+    /// From 1, without gaps.
+    pub number: u64,
+    /// What the vault wrote. Pseudonymous: it names subjects by their tags only.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// Remembers lines.
+pub trait Witness: Send + Sync + fmt::Debug + 'static {
+    /// Binds itself to a vault where it is bound to none; afterwards serves no other.
+    ///
+    /// # Errors
+    ///
+    /// [`KeeperError::Foreign`] where it is bound to another vault.
+    fn bind(&self, vault: VaultId) -> impl Future<Output = Result<(), KeeperError>> + Send;
+
+    /// All lines from number `from` on, in order.
+    ///
+    /// # Errors
+    ///
+    /// Where they cannot be read, or are damaged.
+    fn recall(&self, from: u64) -> impl Future<Output = Result<Vec<Line>, KeeperError>> + Send;
+
+    /// Appends, durably, before it returns. Numbers that are there already are passed over; a gap is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`KeeperError::Damaged`] for a gap; others where it cannot be made durable.
+    fn remember(&self, lines: Vec<Line>) -> impl Future<Output = Result<(), KeeperError>> + Send;
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, KeeperError>> + Send + 'a>>;
+
+trait ErasedWitness: Send + Sync + fmt::Debug {
+    fn bind(&self, vault: VaultId) -> Boxed<'_, ()>;
+    fn recall(&self, from: u64) -> Boxed<'_, Vec<Line>>;
+    fn remember(&self, lines: Vec<Line>) -> Boxed<'_, ()>;
+}
+
+impl<W: Witness> ErasedWitness for W {
+    fn bind(&self, vault: VaultId) -> Boxed<'_, ()> {
+        Box::pin(Witness::bind(self, vault))
+    }
+    fn recall(&self, from: u64) -> Boxed<'_, Vec<Line>> {
+        Box::pin(Witness::recall(self, from))
+    }
+    fn remember(&self, lines: Vec<Line>) -> Boxed<'_, ()> {
+        Box::pin(Witness::remember(self, lines))
+    }
+}
+
+/// The witness of an open vault.
+#[derive(Clone, Debug)]
+pub(crate) struct Memory(Arc<dyn ErasedWitness>);
+
+impl Memory {
+    pub(crate) fn new(witness: impl Witness) -> Self {
+        Memory(Arc::new(witness))
+    }
+    pub(crate) async fn bind(&self, vault: VaultId) -> Result<()> {
+        Ok(self.0.bind(vault).await?)
+    }
+    pub(crate) async fn recall(&self, from: u64) -> Result<Vec<Line>> {
+        Ok(self.0.recall(from).await?)
+    }
+    pub(crate) async fn remember(&self, lines: Vec<Line>) -> Result<()> {
+        Ok(self.0.remember(lines).await?)
+    }
+}
