@@ -28,7 +28,7 @@ impl Clock for SystemClock {
         let now = std::time::SystemTime::now();
         match now.duration_since(std::time::UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-            Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
+            Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, i64::saturating_neg),
         }
     }
 
@@ -43,13 +43,13 @@ impl Clock for SystemClock {
         let thread = std::thread::Builder::new().name("customer-vault-sleep".into()).spawn(move || {
             std::thread::sleep(duration);
             // Nobody waits any more: nothing to do.
-            drop(done.send(()));
+            let _ = done.send(());
         });
         Box::pin(async move {
             if thread.is_err() {
                 std::thread::sleep(duration);
             }
-            drop(waiting.await);
+            let _ = waiting.await;
         })
     }
 }
@@ -123,5 +123,6 @@ impl fmt::Display for Day {
 
 /// A moment as RFC 3339 in UTC with seconds, for notes and reports.
 pub(crate) fn rfc3339(wall_ms: i64) -> String {
-    jiff::Timestamp::from_second(wall_ms.div_euclid(1000)).map_or_else(|_| "out-of-range".into(), |t| t.to_string())
+    jiff::Timestamp::from_second(wall_ms.div_euclid(1000))
+        .map_or_else(|_| "out-of-range".into(), |t| t.to_string())
 }

@@ -42,8 +42,9 @@ pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
 pub(crate) struct Prf(Hmac<Sha256>);
 
 impl Prf {
+    #[expect(clippy::expect_used, reason = "the message says why it cannot fail")]
     pub(crate) fn new(key: &[u8; 32]) -> Self {
-        Prf(Hmac::new(key.into()))
+        Prf(Hmac::new_from_slice(key).expect("HMAC takes keys of any length"))
     }
 
     /// Over the parts, joined: the caller prefixes lengths where the split could be ambiguous.
@@ -83,10 +84,12 @@ impl Hkdf {
         zeroize::Zeroize::zeroize(prk.as_mut_slice());
     }
 
+    #[expect(clippy::expect_used, reason = "the message says why it cannot fail")]
     pub(crate) fn from_prk(prk: &[u8; 32]) -> Self {
         Hkdf(hkdf::Hkdf::from_prk(prk).expect("32 bytes are the length of a pseudorandom key of SHA-256"))
     }
 
+    #[expect(clippy::expect_used, reason = "the message says why it cannot fail")]
     pub(crate) fn expand(&self, info: &[&[u8]], out: &mut [u8; 32]) {
         self.0.expand_multi_info(info, out).expect("32 bytes are far below the limit of HKDF-Expand");
     }

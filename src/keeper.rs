@@ -11,9 +11,9 @@ use zeroize::Zeroizing;
 
 use crate::error::{KeeperError, Result};
 
-mod file;
+pub(crate) mod file;
 
-pub use file::{FileKeeper, FileSecret, Passphrase};
+pub use file::{Argon2Cost, FileKeeper, FileSecret, Passphrase};
 
 /// Which vault: 16 random bytes, chosen when it is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,7 +151,8 @@ pub trait Keeper: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     ///
     /// [`KeeperError::NoSuchRoot`] where it is destroyed or was never there.
-    fn unwrap(&self, id: RootId, wrapped: &[u8]) -> impl Future<Output = Result<RootKey, KeeperError>> + Send;
+    fn unwrap(&self, id: RootId, wrapped: &[u8])
+    -> impl Future<Output = Result<RootKey, KeeperError>> + Send;
 
     /// Destroys, durably, before it returns. What is not there counts as destroyed.
     ///

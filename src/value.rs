@@ -4,10 +4,38 @@
 //! None of the types here implements `Clone`, `Display`, `Deref`, `PartialEq`, `Hash` or `Serialize` (invariant 5): the
 //! ways out are called `expose…`, so that one search finds them.
 
+#[macro_use]
+mod text; // first: the others use its macros
+mod address;
+mod born;
+#[cfg(test)]
+mod canonical;
+mod country;
+mod email;
+mod entered;
+mod free;
+mod name;
+mod payment;
+mod phone;
+mod shop;
+
 use std::fmt;
 
 use zeroize::Zeroizing;
 
+pub use self::{
+    address::PostalAddress,
+    born::{DateOfBirth, ResidentId},
+    country::Country,
+    email::Email,
+    entered::AsEntered,
+    free::{Bytes, FreeText, IpAddress, SearchQuery},
+    name::PersonName,
+    payment::{CardNumber, Iban, PaymentToken},
+    phone::Phone,
+    shop::{BrowsingEvent, OrderLine},
+    text::Masked,
+};
 use crate::wire::{Put as _, Reader};
 
 /// Why a value is refused. It says what is wrong, never what was given.
@@ -41,6 +69,12 @@ pub enum Invalid {
     /// No such region, number range or issuer.
     #[error("no such range")]
     Range,
+    /// A date after today.
+    #[error("a date after today")]
+    Future,
+    /// A card number stands where a payment provider's token should.
+    #[error("a card number where a token is expected")]
+    CardNumber,
 }
 
 /// Takes the bytes of a value, into memory that was taken before: it never grows, so that nothing is left behind.

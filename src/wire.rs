@@ -166,13 +166,17 @@ mod tests {
 
     #[test]
     fn a_varint_has_one_encoding() {
-        for value in [0, 1, 0x7F, 0x80, 0x3FFF, 0x4000, 0x1F_FFFF, 0x20_0000, 0xFFF_FFFF, 0x1000_0000, u32::MAX] {
+        for value in
+            [0, 1, 0x7F, 0x80, 0x3FFF, 0x4000, 0x1F_FFFF, 0x20_0000, 0xFFF_FFFF, 0x1000_0000, u32::MAX]
+        {
             let mut bytes = Vec::new();
             bytes.put_varint(value);
             assert_eq!(bytes.len(), varint_len(value));
             assert_eq!(Reader::new(&bytes).varint(), Ok(value));
         }
-        for bad in [&[0x80, 0][..], &[0xFF, 0x80, 0], &[0xFF; 5], &[0x80], &[], &[0x80, 0x80, 0x80, 0x80, 0x10]] {
+        for bad in
+            [&[0x80, 0][..], &[0xFF, 0x80, 0], &[0xFF; 5], &[0x80], &[], &[0x80, 0x80, 0x80, 0x80, 0x10]]
+        {
             assert!(Reader::new(bad).varint().is_err());
         }
     }

@@ -1,7 +1,7 @@
 //! The ciphers. Only this file names one.
 
-use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::aead::inout::InOutBuf;
+use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Tag};
 use chacha20poly1305::XChaCha20Poly1305;
 
@@ -78,7 +78,13 @@ impl Cipher {
     }
 
     /// Decrypts `buffer` in place. On failure the buffer holds no plaintext.
-    pub(crate) fn open(&self, nonce: &[u8; 16], aad: &[u8], buffer: &mut [u8], tag: &[u8; TAG]) -> Result<()> {
+    pub(crate) fn open(
+        &self,
+        nonce: &[u8; 16],
+        aad: &[u8],
+        buffer: &mut [u8],
+        tag: &[u8; TAG],
+    ) -> Result<()> {
         match self {
             Cipher::Aes256Gcm(cipher) => open_gcm(cipher, nonce, aad, buffer, tag),
             Cipher::XChaCha20Poly1305(cipher) => open_xchacha(cipher, nonce, aad, buffer, tag),
@@ -114,7 +120,9 @@ pub(crate) fn open_once(
 ) -> Result<()> {
     match suite {
         Suite::Aes256Gcm => open_gcm(&Aes256Gcm::new(key.into()), nonce, aad, buffer, tag),
-        Suite::XChaCha20Poly1305 => open_xchacha(&XChaCha20Poly1305::new(key.into()), nonce, aad, buffer, tag),
+        Suite::XChaCha20Poly1305 => {
+            open_xchacha(&XChaCha20Poly1305::new(key.into()), nonce, aad, buffer, tag)
+        }
     }
     .map_err(|_| Error::DoesNotOpen)
 }

@@ -1,0 +1,286 @@
+//! Consent, and its evidence: which notice, when, how, and who took it (GDPR Art. 7(1), PIPL Art. 14).
+
+use std::collections::btree_map::Entry;
+
+use zeroize::Zeroizing;
+
+use crate::actor::{Actor, ActorKind, Ground, SubjectId};
+use crate::change::Change;
+use crate::crypto::Prf;
+use crate::entry::Generation;
+use crate::error::{Erased, Error, Malformed, Misuse, Result};
+use crate::journal::Event;
+use crate::key::Secret;
+use crate::log::{self, Action};
+use crate::purpose::{Basis, Purpose};
+use crate::vault::{Inner, Vault};
+use crate::wire::{Put as _, Reader};
+
+/// What proves that a consent was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    pub(crate) notice_version: u32,
+    pub(crate) notice_hash: [u8; 32],
+    pub(crate) at_ms: i64,
+    pub(crate) channel: Box<str>,
+    pub(crate) by: Actor,
+}
+
+impl Evidence {
+    /// The notice that was shown, by its version and the SHA-256 of its text, with the channel (a code such as `web`
+    /// or `paper`) and who took it. The time is the vault's own when the consent is recorded, unless
+    /// [`given_at`](Self::given_at) states an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::Identifier`] unless the channel is 1 to 32 of `a-z 0-9 -`.
+    pub fn new(notice_version: u32, notice_hash: [u8; 32], channel: &str, by: &Actor) -> Result<Self> {
+        let code = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if !(1..=32).contains(&channel.len()) || !channel.bytes().all(code) {
+            return Err(Misuse::Identifier.into());
+        }
+        Ok(Evidence { notice_version, notice_hash, at_ms: i64::MIN, channel: channel.into(), by: by.clone() })
+    }
+
+    /// As [`new`](Self::new), with the text of the notice, which is hashed here.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn of_notice(notice_version: u32, notice: &str, channel: &str, by: &Actor) -> Result<Self> {
+        Self::new(notice_version, crate::crypto::hash(&[notice.as_bytes()]), channel, by)
+    }
+
+    /// When it was given, in milliseconds since 1970: for imports.
+    #[must_use]
+    pub fn given_at(mut self, wall_ms: i64) -> Self {
+        self.at_ms = wall_ms;
+        self
+    }
+
+    /// The version of the notice.
+    #[must_use]
+    pub fn notice_version(&self) -> u32 {
+        self.notice_version
+    }
+
+    pub(crate) fn encode(&self, out: &mut Zeroizing<Vec<u8>>) {
+        out.put_u32(self.notice_version);
+        out.put(&self.notice_hash);
+        out.put_i64(self.at_ms);
+        out.put_bytes(self.channel.as_bytes());
+        out.put_u8(self.by.kind().number());
+        out.put_bytes(self.by.name().as_bytes());
+    }
+
+    pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        let (notice_version, notice_hash, at_ms) = (r.u32()?, r.array()?, r.i64()?);
+        let channel = r.text()?.into();
+        let kind = ActorKind::from_number(r.u8()?).ok_or(Malformed::Content)?;
+        let by = Actor::new(kind, r.text()?).map_err(|_| Malformed::Content)?;
+        Ok(Evidence { notice_version, notice_hash, at_ms, channel, by })
+    }
+}
+
+/// A consent to one purpose, for [`enroll`](crate::Vault::enroll).
+#[derive(Clone, Debug)]
+pub struct Consent {
+    pub(crate) purpose: u16,
+    pub(crate) evidence: Evidence,
+}
+
+impl Consent {
+    /// To purpose `P`.
+    #[must_use]
+    pub fn to<P: Purpose>(evidence: Evidence) -> Self {
+        Consent { purpose: P::NUMBER, evidence }
+    }
+}
+
+impl Vault {
+    /// Enrolls a subject: makes its keys for all registered purposes, and records the consents that were given.
+    /// Contract, legal obligation and legitimate interest stand from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::AlreadyEnrolled`]; [`Erased::Forgotten`] for a subject that was forgotten: see
+    /// [`enroll_again`](Self::enroll_again); [`Misuse::UnknownPurpose`] or [`Misuse::NotConsent`] for a consent to a
+    /// purpose that is not registered or whose basis is another.
+    pub async fn enroll(
+        &self,
+        id: &SubjectId,
+        consents: impl IntoIterator<Item = Consent>,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<()> {
+        let consents = self.0.checked(consents)?;
+        self.0.enroll(id, &consents, actor, ground, false).await
+    }
+
+    /// Enrolls a forgotten subject anew. It is a new generation with keys of its own: what was sealed before stays dead,
+    /// and what the law keeps stays in the old one. A forget that could still be undone is final with this.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::AlreadyEnrolled`] where it was not forgotten; [`Error::NotEnrolled`] where it was never there.
+    pub async fn enroll_again(
+        &self,
+        id: &SubjectId,
+        consents: impl IntoIterator<Item = Consent>,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<()> {
+        let consents = self.0.checked(consents)?;
+        self.0.enroll(id, &consents, actor, ground, true).await
+    }
+
+    /// Records a consent to purpose `P`, with its evidence. After a withdrawal it lets the purpose stand again: within
+    /// the grace period with the same key, later with a new one, under which nothing opens that was sealed before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEnrolled`], [`Erased::Forgotten`], [`Misuse::UnknownPurpose`], [`Misuse::NotConsent`].
+    pub async fn consent<P: Purpose>(
+        &self,
+        id: &SubjectId,
+        evidence: Evidence,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<()> {
+        let inner = &self.0;
+        let consents = inner.checked([Consent::to::<P>(evidence)])?;
+        let tag = inner.tag(id);
+        inner
+            .change(&tag, &[], |_, entry| {
+                let mut entry = entry.ok_or(Error::NotEnrolled)?;
+                let log = inner.entry_by(Action::Consent, actor, ground)?.for_purpose(P::NUMBER);
+                let log = inner.about(log, &entry);
+                let Some(generation) = entry.meta.generations.last_mut() else {
+                    return Err(Error::NotEnrolled);
+                };
+                if generation.forgotten.is_some() {
+                    return Err(Erased::Forgotten.into());
+                }
+                let mut event = None;
+                for consent in &consents {
+                    let standing = generation.purposes.entry(consent.purpose).or_default();
+                    standing.consent = Some(consent.evidence.clone());
+                    if standing.withdrawn.take().is_some() {
+                        standing.held = false;
+                        entry.meta.state = entry.meta.state.saturating_add(1);
+                        event =
+                            Some(Event::Consented { tag, state: entry.meta.state, purpose: consent.purpose });
+                    }
+                    if let Entry::Vacant(place) = entry.keys.entry((generation.number, consent.purpose)) {
+                        place.insert(Secret::random()?);
+                    }
+                }
+                let mut change = Change::new(entry, log, ());
+                change.events.extend(event);
+                Ok(change)
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Raises the version of purpose `P`'s notice: consents to older versions do not count any more, until the person
+    /// consents again.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::NotConsent`] where the basis is another; where it cannot be made durable.
+    pub async fn require_notice<P: Purpose>(
+        &self,
+        version: u32,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<()> {
+        let inner = &self.0;
+        if inner.basis(P::NUMBER) != Some(Basis::Consent) {
+            return Err(Misuse::NotConsent.into());
+        }
+        inner.log(inner.entry_by(Action::Consent, actor, ground)?.for_purpose(P::NUMBER)).await?;
+        inner.journal.record(&[Event::Notice { purpose: P::NUMBER, version }]).await?;
+        inner.wait_out_bound().await;
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Consents as they are recorded: to registered purposes whose basis is consent, given now unless they say when.
+    fn checked(&self, consents: impl IntoIterator<Item = Consent>) -> Result<Vec<Consent>> {
+        let now = self.clock.wall();
+        let mut checked = Vec::new();
+        for mut consent in consents {
+            match self.basis(consent.purpose) {
+                Some(Basis::Consent) => {}
+                Some(_) => return Err(Misuse::NotConsent.into()),
+                None => return Err(Misuse::UnknownPurpose.into()),
+            }
+            if consent.evidence.at_ms == i64::MIN {
+                consent.evidence.at_ms = now;
+            }
+            checked.push(consent);
+        }
+        Ok(checked)
+    }
+
+    async fn enroll(
+        &self,
+        id: &SubjectId,
+        consents: &[Consent],
+        actor: &Actor,
+        ground: &Ground,
+        again: bool,
+    ) -> Result<()> {
+        let tag = self.tag(id);
+        self.refuse_if_frozen()?;
+        self.change(&tag, &[], |_, entry| {
+            let known = entry.is_some();
+            let mut entry = entry.unwrap_or_default();
+            let number = match (known, again, entry.newest()) {
+                (false, false, _) | (true, true, None) => 1,
+                (true, true, Some(newest)) if newest.forgotten.is_some() => {
+                    newest.number.checked_add(1).ok_or(Misuse::TooLarge)?
+                }
+                (true, false, Some(newest)) if newest.forgotten.is_some() => {
+                    return Err(Erased::Forgotten.into());
+                }
+                (true, ..) => return Err(Misuse::AlreadyEnrolled.into()),
+                (false, true, _) => return Err(Error::NotEnrolled),
+            };
+            if again {
+                // What was to be destroyed after the grace period is destroyed with the next shred.
+                let today = self.today();
+                for generation in &mut entry.meta.generations {
+                    if let Some(forgotten) = &mut generation.forgotten {
+                        forgotten.due = forgotten.due.min(today);
+                    }
+                }
+                entry.meta.state = entry.meta.state.saturating_add(1);
+            }
+            Generation::fresh(number, self.clock.wall(), &self.purposes(), &mut entry)?;
+            if let Some(generation) = entry.meta.generations.last_mut() {
+                for consent in consents {
+                    generation.purposes.entry(consent.purpose).or_default().consent =
+                        Some(consent.evidence.clone());
+                }
+            }
+            let action = if again { Action::EnrollAgain } else { Action::Enroll };
+            let log = self.about(self.entry_by(action, actor, ground)?, &entry);
+            let state = entry.meta.state;
+            let change = Change::new(entry, log, ());
+            Ok(if again { change.event(Event::Again { tag, state, generation: number }) } else { change })
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// An entry of the log about the newest enrolment of a subject. Without an audit key it names nobody.
+    pub(crate) fn about(&self, log: log::Entry, entry: &crate::entry::Entry) -> log::Entry {
+        match entry.newest().and_then(|generation| entry.audit.get(&generation.number)) {
+            Some(audit) => log.about(log::Pseudonym::of(&Prf::new(audit.expose()), &self.id)),
+            None => log,
+        }
+    }
+}

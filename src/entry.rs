@@ -1,0 +1,396 @@
+//! A subject's entry in the key tree: generations of purpose keys, what stands of them, and why. It lies in one wrapped
+//! row, each key a part of its own, so that a grant opens the keys that it may use and no others.
+
+use std::collections::BTreeMap;
+
+use zeroize::Zeroizing;
+
+use crate::clock::Day;
+use crate::consent::Evidence;
+use crate::error::{Error, Malformed, Result, RolledBack, Unsupported};
+use crate::key::{Audit, Hold, Purpose, Secret};
+use crate::purpose::Basis;
+use crate::row::{Part, Plain};
+use crate::wire::{Put as _, Reader};
+
+const VERSION: u8 = 1;
+const META: u8 = 1;
+const AUDIT: u8 = 2;
+const PURPOSE: u8 = 3;
+const HOLD: u8 = 4;
+
+/// All that the vault knows of a subject, but for its keys.
+#[derive(Debug, Default)]
+pub(crate) struct Meta {
+    /// Raised by each forget, undo, enroll-again, withdrawal, hold and release; the witness remembers it.
+    pub(crate) state: u64,
+    /// Ascending; the last one is the newest.
+    pub(crate) generations: Vec<Generation>,
+    pub(crate) held: Option<Held>,
+}
+
+/// One enrolment.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pub(crate) number: u16,
+    /// What contexts name.
+    pub(crate) serial: [u8; 16],
+    pub(crate) enrolled_ms: i64,
+    pub(crate) forgotten: Option<Forgotten>,
+    /// By purpose: what is recorded of it beyond its key.
+    pub(crate) purposes: BTreeMap<u16, Standing>,
+}
+
+/// What is recorded of one purpose of one enrolment.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) consent: Option<Evidence>,
+    /// Withdrawn (or objected to): the day from which a shred destroys the key.
+    pub(crate) withdrawn: Option<Day>,
+    /// Kept after a forget, to the end of this day.
+    pub(crate) until: Option<Day>,
+    /// What a hold keeps of a key that is over for its purpose.
+    pub(crate) held: bool,
+}
+
+/// A forget that was asked for and not yet shredded, or shredded but for what stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Forgotten {
+    pub(crate) at_ms: i64,
+    /// The first day on which a shred destroys the keys; until then it can be undone.
+    pub(crate) due: Day,
+    /// Keys that do not stay are destroyed. What is still linked to a person is gone with them.
+    pub(crate) shredded: bool,
+    /// Names the certificate. Zero once shredded, so that nothing leads from the tombstone to it.
+    pub(crate) reference: [u8; 16],
+    /// Commitment to who asked.
+    pub(crate) commitment: [u8; 32],
+    pub(crate) actor: String,
+    pub(crate) approver: String,
+    pub(crate) ground: String,
+}
+
+/// A legal hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) since_ms: i64,
+    pub(crate) ground: String,
+}
+
+/// An entry with the keys that were asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    pub(crate) meta: Meta,
+    /// By generation and purpose.
+    pub(crate) keys: BTreeMap<(u16, u16), Secret<Purpose>>,
+    /// By generation.
+    pub(crate) audit: BTreeMap<u16, Secret<Audit>>,
+    pub(crate) hold: Option<Secret<Hold>>,
+}
+
+pub(crate) const META_PART: Part = Part { kind: META, generation: 0, purpose: 0 };
+pub(crate) const HOLD_PART: Part = Part { kind: HOLD, generation: 0, purpose: 0 };
+
+pub(crate) const fn audit_part(generation: u16) -> Part {
+    Part { kind: AUDIT, generation, purpose: 0 }
+}
+
+pub(crate) const fn key_part(generation: u16, purpose: u16) -> Part {
+    Part { kind: PURPOSE, generation, purpose }
+}
+
+impl Generation {
+    /// A new enrolment with fresh keys.
+    pub(crate) fn fresh(number: u16, now_ms: i64, purposes: &[u16], entry: &mut Entry) -> Result<()> {
+        let serial = crate::crypto::random()?;
+        for purpose in purposes {
+            entry.keys.insert((number, *purpose), Secret::random()?);
+        }
+        entry.audit.insert(number, Secret::random()?);
+        let purposes = BTreeMap::new();
+        let generation = Generation { number, serial, enrolled_ms: now_ms, forgotten: None, purposes };
+        entry.meta.generations.push(generation);
+        Ok(())
+    }
+
+    /// Whether a purpose may be used today. Its key has to be there too.
+    pub(crate) fn stands(&self, purpose: u16, basis: Option<Basis>, notice: u32, today: Day) -> bool {
+        let standing = self.purposes.get(&purpose);
+        let until = standing.and_then(|s| s.until);
+        let kept = match (&self.forgotten, until) {
+            (None, None) => true,
+            (None | Some(_), Some(until)) => until >= today,
+            (Some(_), None) => false,
+        };
+        let agreed = basis != Some(Basis::Consent)
+            || standing
+                .and_then(|s| s.consent.as_ref())
+                .is_some_and(|consent| consent.notice_version >= notice);
+        kept && agreed && basis.is_some() && standing.is_none_or(|s| s.withdrawn.is_none() && !s.held)
+    }
+}
+
+impl Generation {
+    /// Whether nothing but a consent is missing: such a purpose is not over, it has not begun.
+    pub(crate) fn awaits_consent(&self, purpose: u16) -> bool {
+        self.forgotten.is_none()
+            && self
+                .purposes
+                .get(&purpose)
+                .is_none_or(|s| s.withdrawn.is_none() && !s.held && s.until.is_none())
+    }
+}
+
+impl Entry {
+    pub(crate) fn newest(&self) -> Option<&Generation> {
+        self.meta.generations.last()
+    }
+
+    pub(crate) fn to_plain(&self) -> Plain {
+        let mut parts = vec![(META_PART, self.meta.encode())];
+        parts.extend(self.audit.iter().map(|(generation, key)| (audit_part(*generation), bytes(key))));
+        parts.extend(self.keys.iter().map(|((g, purpose), key)| (key_part(*g, *purpose), bytes(key))));
+        parts.extend(self.hold.iter().map(|key| (HOLD_PART, bytes(key))));
+        Plain { generation: 0, parts }
+    }
+
+    pub(crate) fn from_plain(plain: Plain) -> Result<Self> {
+        let mut entry = Entry::default();
+        let mut found = false;
+        for (part, bytes) in plain.parts {
+            let fits = match part.kind {
+                META => {
+                    entry.meta = Meta::decode(&bytes)?;
+                    found = true;
+                    true
+                }
+                AUDIT => Secret::from_slice(&bytes)
+                    .is_some_and(|key| entry.audit.insert(part.generation, key).is_none()),
+                PURPOSE => Secret::from_slice(&bytes)
+                    .is_some_and(|key| entry.keys.insert((part.generation, part.purpose), key).is_none()),
+                HOLD => {
+                    entry.hold = Secret::from_slice(&bytes);
+                    entry.hold.is_some()
+                }
+                _ => return Err(Unsupported::Version.into()),
+            };
+            if !fits {
+                return Err(Malformed::Content.into());
+            }
+        }
+        if found { Ok(entry) } else { Err(Error::RolledBack(RolledBack::Mixed)) }
+    }
+
+    /// The next day on which a shred has something to do here; `None` where it has nothing.
+    pub(crate) fn next_due(&self) -> Option<Day> {
+        let mut due = None;
+        let mut soonest = |day: Day| due = Some(due.map_or(day, |known: Day| known.min(day)));
+        for generation in &self.meta.generations {
+            let number = generation.number;
+            let kept =
+                |purpose: u16| generation.purposes.get(&purpose).is_some_and(|s| s.held || s.until.is_some());
+            // While a hold keeps all that is due, there is nothing to do until it is released.
+            let waits = self.meta.held.is_some()
+                && self.keys.range((number, 0)..=(number, u16::MAX)).all(|((_, purpose), _)| kept(*purpose));
+            if let Some(forgotten) = &generation.forgotten
+                && !forgotten.shredded
+                && !waits
+            {
+                soonest(forgotten.due);
+            }
+            for (purpose, standing) in &generation.purposes {
+                if standing.held || !self.keys.contains_key(&(generation.number, *purpose)) {
+                    continue;
+                }
+                if let Some(day) = standing.withdrawn {
+                    soonest(day);
+                }
+                if let Some(day) = standing.until {
+                    soonest(day.plus(1));
+                }
+            }
+        }
+        due
+    }
+
+    /// Destroys what is due on `today`: the keys leave the entry, unless a hold keeps them for `LegalHold` alone.
+    /// Returns the forgets that were completed, for their certificates, with the purposes that were destroyed.
+    pub(crate) fn shred(&mut self, today: Day) -> Vec<Shredded> {
+        let hold = self.meta.held.is_some();
+        let mut done = Vec::new();
+        for generation in &mut self.meta.generations {
+            let number = generation.number;
+            let due = generation.forgotten.as_ref().is_some_and(|f| f.due <= today);
+            let mut destroyed = Vec::new();
+            let mut kept = Vec::new();
+            for (_, purpose) in
+                self.keys.range((number, 0)..=(number, u16::MAX)).map(|(key, _)| *key).collect::<Vec<_>>()
+            {
+                let standing = generation.purposes.entry(purpose).or_default();
+                let stays = match (due, standing.until) {
+                    (true, Some(until)) => until >= today,
+                    (true, None) => false,
+                    (false, until) => until.is_none_or(|until| until >= today),
+                } && standing.withdrawn.is_none_or(|day| day > today);
+                if stays {
+                    kept.extend(standing.until.filter(|_| due).map(|until| (purpose, until)));
+                } else if hold {
+                    standing.held = true;
+                } else {
+                    standing.held = false;
+                    self.keys.remove(&(number, purpose));
+                    destroyed.push(purpose);
+                }
+            }
+            let held: Vec<u16> =
+                generation.purposes.iter().filter(|(_, s)| s.held).map(|(purpose, _)| *purpose).collect();
+            if let Some(forgotten) = &mut generation.forgotten
+                && due
+                && !forgotten.shredded
+                && held.is_empty()
+            {
+                done.push(Shredded { forgotten: forgotten.clone(), destroyed, kept });
+                forgotten.shredded = true;
+                forgotten.reference = [0; 16];
+                forgotten.commitment = [0; 32];
+                forgotten.actor.clear();
+                forgotten.approver.clear();
+                forgotten.ground.clear();
+                // What is left of the enrolment must not tell what the person had agreed to.
+                for standing in generation.purposes.values_mut() {
+                    standing.consent = None;
+                }
+                // Without its key, no entry of the log can be linked to the subject any more.
+                self.audit.remove(&number);
+            }
+            generation.purposes.retain(|purpose, standing| {
+                // A withdrawal is remembered, or the next sealer would make a new key without a new consent.
+                self.keys.contains_key(&(number, *purpose))
+                    || standing.consent.is_some()
+                    || (standing.withdrawn.is_some() && generation.forgotten.is_none())
+            });
+        }
+        done
+    }
+}
+
+/// A forget whose keys are gone from the entry.
+#[derive(Debug)]
+pub(crate) struct Shredded {
+    pub(crate) forgotten: Forgotten,
+    pub(crate) destroyed: Vec<u16>,
+    pub(crate) kept: Vec<(u16, Day)>,
+}
+
+fn bytes<K: crate::key::Stage>(key: &Secret<K>) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(key.expose().to_vec())
+}
+
+impl Meta {
+    fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut out = Zeroizing::new(Vec::new());
+        out.put_u8(VERSION);
+        out.put_u64(self.state);
+        out.put_u8(self.held.is_some().into());
+        if let Some(held) = &self.held {
+            out.put_i64(held.since_ms);
+            out.put_bytes(held.ground.as_bytes());
+        }
+        out.put_u16(u16::try_from(self.generations.len()).unwrap_or(u16::MAX));
+        for generation in &self.generations {
+            out.put_u16(generation.number);
+            out.put(&generation.serial);
+            out.put_i64(generation.enrolled_ms);
+            out.put_u8(generation.forgotten.is_some().into());
+            if let Some(forgotten) = &generation.forgotten {
+                forgotten.encode(&mut out);
+            }
+            out.put_u16(u16::try_from(generation.purposes.len()).unwrap_or(u16::MAX));
+            for (purpose, standing) in &generation.purposes {
+                out.put_u16(*purpose);
+                let flags = u8::from(standing.consent.is_some())
+                    | u8::from(standing.withdrawn.is_some()) << 1
+                    | u8::from(standing.until.is_some()) << 2
+                    | u8::from(standing.held) << 3;
+                out.put_u8(flags);
+                if let Some(evidence) = &standing.consent {
+                    evidence.encode(&mut out);
+                }
+                for day in [standing.withdrawn, standing.until].into_iter().flatten() {
+                    out.put_u16(day.number());
+                }
+            }
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut r = Reader::new(bytes);
+        if r.u8()? != VERSION {
+            return Err(Unsupported::Version.into());
+        }
+        let mut meta = Meta { state: r.u64()?, ..Meta::default() };
+        if r.flag()? {
+            meta.held = Some(Held { since_ms: r.i64()?, ground: r.text()?.to_owned() });
+        }
+        for _ in 0..r.u16()? {
+            let mut generation = Generation {
+                number: r.u16()?,
+                serial: r.array()?,
+                enrolled_ms: r.i64()?,
+                forgotten: None,
+                purposes: BTreeMap::new(),
+            };
+            if meta.generations.last().is_some_and(|last: &Generation| last.number >= generation.number) {
+                return Err(Malformed::Order.into());
+            }
+            if r.flag()? {
+                generation.forgotten = Some(Forgotten::decode(&mut r)?);
+            }
+            for _ in 0..r.u16()? {
+                let purpose = r.u16()?;
+                let flags = r.u8()?;
+                if flags > 0b1111
+                    || generation.purposes.last_key_value().is_some_and(|(last, _)| *last >= purpose)
+                {
+                    return Err(Malformed::NotCanonical.into());
+                }
+                let consent = (flags & 1 != 0).then(|| Evidence::decode(&mut r)).transpose()?;
+                let withdrawn = (flags & 2 != 0).then(|| r.u16().map(Day)).transpose()?;
+                let until = (flags & 4 != 0).then(|| r.u16().map(Day)).transpose()?;
+                generation
+                    .purposes
+                    .insert(purpose, Standing { consent, withdrawn, until, held: flags & 8 != 0 });
+            }
+            meta.generations.push(generation);
+        }
+        r.end()?;
+        Ok(meta)
+    }
+}
+
+impl Forgotten {
+    fn encode(&self, out: &mut Zeroizing<Vec<u8>>) {
+        out.put_i64(self.at_ms);
+        out.put_u16(self.due.number());
+        out.put_u8(self.shredded.into());
+        out.put(&self.reference);
+        out.put(&self.commitment);
+        out.put_bytes(self.actor.as_bytes());
+        out.put_bytes(self.approver.as_bytes());
+        out.put_bytes(self.ground.as_bytes());
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        Ok(Forgotten {
+            at_ms: r.i64()?,
+            due: Day(r.u16()?),
+            shredded: r.flag()?,
+            reference: r.array()?,
+            commitment: r.array()?,
+            actor: r.text()?.to_owned(),
+            approver: r.text()?.to_owned(),
+            ground: r.text()?.to_owned(),
+        })
+    }
+}

@@ -1,0 +1,254 @@
+//! Forgetting a subject, withdrawing a purpose, and undoing both while there is time.
+//!
+//! A forget *fences* first: from when it returns nothing of the subject opens or seals in any process, except what
+//! stays. The keys are destroyed by the next [`shred`](Vault::shred) after the grace period.
+
+use std::collections::BTreeMap;
+
+use crate::actor::{Actor, Ground, SubjectId};
+use crate::change::{Change, due_name};
+use crate::clock::Day;
+use crate::crypto;
+use crate::entry::{Entry, Forgotten};
+use crate::error::{Erased, Error, Misuse, Result};
+use crate::journal::Event;
+use crate::log::Action;
+use crate::purpose::{Basis, Purpose, PurposeId};
+use crate::vault::{Inner, Vault};
+
+const COMMITMENT: &[u8] = b"customer-vault/v1/requester";
+
+/// A request to forget somebody.
+#[derive(Clone, Debug)]
+pub struct Forget {
+    actor: Actor,
+    approver: Option<Actor>,
+    ground: Ground,
+    requester: Box<str>,
+    keeping: BTreeMap<u16, Day>,
+    at_once: bool,
+}
+
+impl Forget {
+    /// Carried out by an actor on a ground, such as `person-asked`.
+    #[must_use]
+    pub fn by(actor: &Actor, ground: &Ground) -> Self {
+        Forget {
+            actor: actor.clone(),
+            approver: None,
+            ground: ground.clone(),
+            requester: "".into(),
+            keeping: BTreeMap::new(),
+            at_once: false,
+        }
+    }
+
+    /// Who else approved it. It stands in the certificate.
+    #[must_use]
+    pub fn approved_by(mut self, actor: &Actor) -> Self {
+        self.approver = Some(actor.clone());
+        self
+    }
+
+    /// Who asked, in the shop's words. It is not stored: the certificate holds a commitment to it, whose opening
+    /// [`ForgetReceipt::opening`] is for the person alone.
+    #[must_use]
+    pub fn requested_by(mut self, who: &str) -> Self {
+        self.requester = who.into();
+        self
+    }
+
+    /// Keeps purpose `P` to the end of a day: an open order must still ship. Purposes whose basis is a legal obligation
+    /// stay without being named, until the longest period ever declared for them is over.
+    #[must_use]
+    pub fn keeping<P: Purpose>(mut self, until: Day) -> Self {
+        self.keeping.insert(P::NUMBER, until);
+        self
+    }
+
+    /// Without the grace period: the next shred destroys the keys. It cannot be undone then.
+    #[must_use]
+    pub fn without_grace(mut self) -> Self {
+        self.at_once = true;
+        self
+    }
+}
+
+/// What a forget has reached: *fenced*.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ForgetReceipt {
+    /// Names the certificate to come. Hand it to the person.
+    pub reference: [u8; 16],
+    /// Opens the commitment in the certificate: SHA-256 of a label, this, and who asked. Hand it to the person, and keep
+    /// no copy.
+    pub opening: [u8; 32],
+    /// Whether the witness has it too. Where not, it could not be reached: the next call or open completes it, and until
+    /// then a restored store could undo the forget.
+    pub witnessed: bool,
+    /// The first day on which a shred destroys the keys.
+    pub due: Day,
+    /// What stays, restricted to its own purpose, and until when.
+    pub stays: Vec<(PurposeId, Day)>,
+}
+
+impl Vault {
+    /// Forgets a subject. When it returns, nothing of the subject opens or seals in any process, except what stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEnrolled`]; [`Erased::Forgotten`] where it was forgotten before; [`Misuse::UnknownPurpose`] and
+    /// [`Misuse::Day`] for what shall be kept; what the store says, and then nothing has changed.
+    pub async fn forget(&self, id: &SubjectId, request: Forget) -> Result<ForgetReceipt> {
+        let receipt = self.0.fence(id, &request).await?;
+        self.0.wait_out_bound().await;
+        Ok(receipt)
+    }
+
+    /// Forgets many subjects on one request, and waits for other processes only once. Each has its own result and its
+    /// own certificate.
+    pub async fn forget_many(&self, ids: &[SubjectId], request: Forget) -> Vec<Result<ForgetReceipt>> {
+        let mut receipts = Vec::with_capacity(ids.len());
+        for id in ids {
+            receipts.push(self.0.fence(id, &request).await);
+        }
+        self.0.wait_out_bound().await;
+        receipts
+    }
+
+    /// Takes a forget back while the grace period lasts.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::NothingToUndo`]; [`Erased::GraceOver`]; [`Error::NotEnrolled`].
+    pub async fn undo_forget(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<()> {
+        let inner = &self.0;
+        let tag = inner.tag(id);
+        inner
+            .change(&tag, &[], |_, entry| {
+                let mut entry = entry.ok_or(Error::NotEnrolled)?;
+                let log = inner.about(inner.entry_by(Action::UndoForget, actor, ground)?, &entry);
+                let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
+                let forgotten = newest.forgotten.as_ref().ok_or(Misuse::NothingToUndo)?;
+                if forgotten.shredded || forgotten.due <= inner.today() {
+                    return Err(Erased::GraceOver.into());
+                }
+                let due = forgotten.due;
+                newest.forgotten = None;
+                for standing in newest.purposes.values_mut() {
+                    standing.until = None;
+                }
+                entry.meta.state = entry.meta.state.saturating_add(1);
+                let state = entry.meta.state;
+                let mut change = Change::new(entry, log, ()).event(Event::Undone { tag, state });
+                change.writes.push((due_name(due, &tag), None));
+                Ok(change)
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Withdraws consent to purpose `P`, or records an objection where its basis is another than a legal obligation.
+    /// The purpose stops at once; its key is destroyed by the next shred after the grace period. Within it, a new
+    /// consent lets the purpose stand again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEnrolled`], [`Erased::Forgotten`], [`Erased::Purpose`] where it is over already,
+    /// [`Misuse::UnknownPurpose`], [`Misuse::NotConsent`] for a legal obligation: nobody can withdraw from the law.
+    pub async fn withdraw<P: Purpose>(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<()> {
+        let inner = &self.0;
+        match inner.basis(P::NUMBER) {
+            Some(Basis::LegalObligation) => return Err(Misuse::NotConsent.into()),
+            Some(_) => {}
+            None => return Err(Misuse::UnknownPurpose.into()),
+        }
+        let tag = inner.tag(id);
+        inner
+            .change(&tag, &[], |_, entry| {
+                let mut entry = entry.ok_or(Error::NotEnrolled)?;
+                let log = inner.entry_by(Action::Withdraw, actor, ground)?.for_purpose(P::NUMBER);
+                let log = inner.about(log, &entry);
+                let due = inner.today().plus(inner.settings.grace_days);
+                let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
+                if newest.forgotten.is_some() {
+                    return Err(Erased::Forgotten.into());
+                }
+                let standing = newest.purposes.entry(P::NUMBER).or_default();
+                if standing.withdrawn.is_some() {
+                    return Err(Erased::Purpose.into());
+                }
+                standing.withdrawn = Some(due);
+                entry.meta.state = entry.meta.state.saturating_add(1);
+                let state = entry.meta.state;
+                Ok(Change::new(entry, log, ()).event(Event::Withdrew { tag, state, purpose: P::NUMBER, due }))
+            })
+            .await?;
+        inner.wait_out_bound().await;
+        Ok(())
+    }
+}
+
+impl Inner {
+    async fn fence(&self, id: &SubjectId, request: &Forget) -> Result<ForgetReceipt> {
+        let tag = self.tag(id);
+        let (reference, opening) = (crypto::random()?, crypto::random::<32>()?);
+        let commitment = crypto::hash(&[COMMITMENT, &opening, request.requester.as_bytes()]);
+        let today = self.today();
+        for (purpose, until) in &request.keeping {
+            self.basis(*purpose).ok_or(Misuse::UnknownPurpose)?;
+            if *until < today {
+                return Err(Misuse::Day.into());
+            }
+        }
+        let due = if request.at_once { today } else { today.plus(self.settings.grace_days) };
+        let changed = self
+            .change(&tag, &[], |_, entry| {
+                let mut entry = entry.ok_or(Error::NotEnrolled)?;
+                let keeps = self.keeps(&entry, request, today);
+                let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
+                if newest.forgotten.is_some() {
+                    return Err(Erased::Forgotten.into());
+                }
+                newest.forgotten = Some(Forgotten {
+                    at_ms: self.clock.wall(),
+                    due,
+                    shredded: false,
+                    reference,
+                    commitment,
+                    actor: request.actor.to_string(),
+                    approver: request.approver.as_ref().map_or_else(String::new, ToString::to_string),
+                    ground: request.ground.code().to_owned(),
+                });
+                for (purpose, until) in &keeps {
+                    newest.purposes.entry(*purpose).or_default().until = Some(*until);
+                }
+                let at_ms = newest.forgotten.as_ref().map_or(0, |forgotten| forgotten.at_ms);
+                entry.meta.state = entry.meta.state.saturating_add(1);
+                let state = entry.meta.state;
+                // A fresh reference instead of the pseudonym: after the shred it leads to nobody.
+                let log =
+                    self.entry_by(Action::Forget, &request.actor, &request.ground)?.with_reference(reference);
+                let event = Event::Forgot { tag, state, at_ms, due, keeps: keeps.clone() };
+                Ok(Change::new(entry, log, keeps).event(event))
+            })
+            .await?;
+        let stays = changed.out.into_iter().map(|(purpose, until)| (PurposeId(purpose), until)).collect();
+        Ok(ForgetReceipt { reference, opening, witnessed: changed.witnessed, due, stays })
+    }
+
+    /// What stays: what was asked for, and what the law keeps. Only where there is a key, and nothing was withdrawn.
+    fn keeps(&self, entry: &Entry, request: &Forget, today: Day) -> Vec<(u16, Day)> {
+        let mut keeps = request.keeping.clone();
+        for purpose in self.purposes() {
+            if self.basis(purpose) == Some(Basis::LegalObligation) {
+                let until = today.plus(self.longest_of(purpose));
+                let kept = keeps.entry(purpose).or_insert(until);
+                *kept = until.max(*kept);
+            }
+        }
+        let Some(newest) = entry.newest() else { return Vec::new() };
+        let stands = self.standing(&entry.meta, newest.number, today);
+        keeps.into_iter().filter(|(purpose, _)| stands.contains(purpose)).collect()
+    }
+}

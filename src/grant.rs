@@ -1,0 +1,238 @@
+//! Grants: the proof in memory that a token was verified now, with the keys that it may use and no others (invariant 4).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::cell::Cell;
+use crate::clock::Day;
+use crate::crypto::aead::{Cipher, Suite};
+use crate::error::{Absent, Denied, Erased, Error, Halted, Result};
+use crate::keeper::VaultId;
+use crate::key::{Purpose as PurposeStage, Secret, Shelf, Tag};
+use crate::purpose::{BuiltIn, Purpose};
+use crate::token::Verified;
+use crate::vault::Inner;
+
+/// The most ciphers that a grant keeps ready.
+const MAX_CIPHERS: usize = 4096;
+
+/// A moment by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Now {
+    pub(crate) wall: i64,
+    pub(crate) monotonic: Duration,
+}
+
+impl Now {
+    pub(crate) fn day(self) -> Day {
+        Day::of(self.wall)
+    }
+
+    /// How much time has passed, by the clock that says more: a wall clock that was set back and a process that was
+    /// stopped both show.
+    pub(crate) fn since(self, earlier: Now) -> Duration {
+        let wall = u64::try_from(self.wall.saturating_sub(earlier.wall)).unwrap_or(0);
+        self.monotonic.saturating_sub(earlier.monotonic).max(Duration::from_millis(wall))
+    }
+}
+
+/// Freshness of a grant or a sealer: what it was checked against, and since when it may be believed.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    pub(crate) vault: Arc<Inner>,
+    pub(crate) tag: Tag,
+    /// Before the read was sent.
+    pub(crate) since: Now,
+    /// The subject's era when it was read.
+    pub(crate) era: u64,
+    /// The journal's number up to which nothing was found against it.
+    pub(crate) checked: AtomicU64,
+}
+
+impl Fresh {
+    /// Checks freeze, lease and the subject's fence; `refuse` looks at the journal's state for what else would end it.
+    pub(crate) fn check(
+        &self,
+        now: Now,
+        refuse: impl FnOnce(&crate::journal::State, Option<&crate::journal::Fence>) -> Result<()>,
+    ) -> Result<()> {
+        if !self.vault.leased(self.since, now) {
+            return Err(Error::Stale);
+        }
+        let known = self.vault.journal.known();
+        if known == self.checked.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.vault.journal.with(|state| {
+            if state.frozen {
+                return Err(Error::Halted(Halted::Frozen));
+            }
+            refuse(state, state.fences.get(&self.tag))
+        })?;
+        self.checked.store(known, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// A shelf that a legal hold has kept, by generation, purpose and day.
+pub(crate) type HeldShelves = HashMap<(u16, u16, Day), Secret<Shelf>>;
+
+/// Ciphers of shelves, by suite, generation, purpose and day.
+pub(crate) type Ciphers = HashMap<(u8, u16, u16, Day), Arc<Cipher>>;
+
+/// What a grant is made of.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) fresh: Fresh,
+    pub(crate) purpose: u16,
+    pub(crate) built_in: Option<BuiltIn>,
+    pub(crate) token: Arc<Verified>,
+    /// When the token stops, by the monotonic clock.
+    pub(crate) ends: Duration,
+    pub(crate) serials: BTreeMap<u16, [u8; 16]>,
+    /// By generation and purpose.
+    pub(crate) keys: BTreeMap<(u16, u16), Secret<PurposeStage>>,
+    pub(crate) held: HeldShelves,
+    pub(crate) ciphers: RwLock<Ciphers>,
+}
+
+/// Proof that a token for purpose `P` was verified for one subject, with that purpose's keys. It comes from
+/// [`Vault::unlock`](crate::Vault::unlock) alone and stops at the token's expiry, at the end of its lease, and when the
+/// subject is forgotten.
+pub struct Grant<P> {
+    core: Arc<Core>,
+    purpose: PhantomData<fn() -> P>,
+}
+
+impl<P> fmt::Debug for Grant<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant").field("purpose", &self.core.purpose).finish_non_exhaustive()
+    }
+}
+
+/// What a cell means to a grant.
+pub(crate) enum Admission {
+    Refused(Absent),
+    Open { serial: [u8; 16], purpose: u16, cipher: Arc<Cipher> },
+}
+
+impl<P: Purpose> Grant<P> {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Grant { core, purpose: PhantomData }
+    }
+
+    pub(crate) fn vault_id(&self) -> &VaultId {
+        &self.core.fresh.vault.id
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Whether the token reaches a field.
+    pub(crate) fn covers(&self, record: &str, field: u16) -> bool {
+        self.core.token.covers(record, field)
+    }
+
+    pub(crate) fn note_cause(&self) {
+        self.core.fresh.vault.note_cause();
+    }
+
+    /// Whether it may still be used, now.
+    pub(crate) fn check(&self) -> Result<Now> {
+        self.core.check()
+    }
+
+    /// How to open a cell, or why it stays closed.
+    pub(crate) fn admit(&self, cell: &Cell<'_>, now: Now) -> Result<Admission> {
+        self.core.admit(cell, now)
+    }
+}
+
+impl Core {
+    fn check(&self) -> Result<Now> {
+        let now = self.fresh.vault.now();
+        self.token.check_time(now.wall)?;
+        // A wall clock that was set back gives no more time (ABUSE 16).
+        if now.monotonic >= self.ends {
+            return Err(Denied::Expired.into());
+        }
+        self.fresh.check(now, |state, fence| {
+            let actors: Vec<(u8, &str)> =
+                self.token.actors.iter().map(|a| (a.kind().number(), a.name())).collect();
+            if state.revoked(&self.token.id, &actors, self.purpose, crate::unlock::issued_ms(&self.token.id))
+            {
+                return Err(Denied::Revoked.into());
+            }
+            let Some(fence) = fence else { return Ok(()) };
+            match self.built_in {
+                None if !fence.permits(self.purpose, now.day()) => {
+                    Err(if fence.forgotten.is_some() { Erased::Forgotten } else { Erased::Purpose }.into())
+                }
+                Some(BuiltIn::SubjectAccess) if fence.forgotten.is_some() => Err(Erased::Forgotten.into()),
+                Some(BuiltIn::LegalHold) if !fence.held => Err(Erased::Purpose.into()),
+                _ if fence.era != self.fresh.era => Err(Error::Stale),
+                _ => Ok(()),
+            }
+        })?;
+        Ok(now)
+    }
+
+    fn admit(&self, cell: &Cell<'_>, now: Now) -> Result<Admission> {
+        if self.built_in.is_none() {
+            let Some(day) = cell.day_for(self.purpose) else {
+                return Ok(Admission::Refused(Absent::NotForThisPurpose));
+            };
+            return self.shelf(cell.suite, cell.generation, self.purpose, day, now);
+        }
+        // The two built-in purposes take whichever lockbox they have keys for: all give the same content key.
+        let mut refused = Absent::Withdrawn;
+        for (purpose, day) in cell.lockboxes() {
+            match self.shelf(cell.suite, cell.generation, purpose, day, now)? {
+                Admission::Refused(why) => refused = why,
+                open @ Admission::Open { .. } => return Ok(open),
+            }
+        }
+        Ok(Admission::Refused(refused))
+    }
+
+    fn shelf(&self, suite: Suite, generation: u16, purpose: u16, day: Day, now: Now) -> Result<Admission> {
+        let Some(serial) = self.serials.get(&generation) else {
+            return Ok(Admission::Refused(Absent::Withdrawn));
+        };
+        let over = day < now.day() || self.fresh.vault.journal.over(day);
+        if let Some(shelf) = self.held.get(&(generation, purpose, day)) {
+            return Ok(Admission::Open { serial: *serial, purpose, cipher: Arc::new(shelf.wrap(suite)) });
+        }
+        let tag = &self.fresh.tag;
+        let withdrawn = |state: &crate::journal::State| {
+            state.fences.get(tag).is_some_and(|fence| !fence.permits(purpose, now.day()))
+        };
+        if self.built_in == Some(BuiltIn::SubjectAccess) && self.fresh.vault.journal.with(withdrawn) {
+            return Ok(Admission::Refused(Absent::Withdrawn));
+        }
+        let Some(key) = self.keys.get(&(generation, purpose)) else {
+            return Ok(Admission::Refused(Absent::Withdrawn));
+        };
+        if over {
+            return Ok(Admission::Refused(Absent::Expired));
+        }
+        let name = (suite.number(), generation, purpose, day);
+        if let Some(cipher) = self.ciphers.read().unwrap_or_else(PoisonError::into_inner).get(&name) {
+            return Ok(Admission::Open { serial: *serial, purpose, cipher: Arc::clone(cipher) });
+        }
+        // A day that this process does not know was made by another one since the calendar was read.
+        let Some(day_key) = self.fresh.vault.calendar.day(day) else { return Err(Error::Stale) };
+        let cipher = Arc::new(Secret::combine(&day_key, key).wrap(suite));
+        let mut ciphers = self.ciphers.write().unwrap_or_else(PoisonError::into_inner);
+        if ciphers.len() >= MAX_CIPHERS {
+            ciphers.clear();
+        }
+        ciphers.insert(name, Arc::clone(&cipher));
+        Ok(Admission::Open { serial: *serial, purpose, cipher })
+    }
+}

@@ -1,0 +1,179 @@
+//! Legal holds: what a forget, a withdrawal or an expiry would destroy stays, for `LegalHold` alone.
+//!
+//! For purpose keys that is policy: the key is there, and grants for its own purpose do not get it. For days it is
+//! cryptography: only the shelves of the held subject outlive the day key, under a hold key in the subject's entry.
+
+use zeroize::Zeroizing;
+
+use crate::actor::{Actor, Ground, SubjectId};
+use crate::change::Change;
+use crate::clock::Day;
+use crate::entry::Held;
+use crate::error::{Error, Malformed, Misuse, Result};
+use crate::grant::HeldShelves;
+use crate::journal::Event;
+use crate::key::{Hold, Secret, Tag};
+use crate::log::Action;
+use crate::row::{Part, Plain, Row, wrap};
+use crate::store::{Batch, Committed, Expect, Key, Range};
+use crate::tree::ATTEMPTS;
+use crate::vault::{Inner, Vault};
+
+/// The row that every hold and every release writes: dropping a day expects it unchanged, so that no hold can come
+/// between looking for the held and dropping.
+pub(crate) const GUARD: &[u8] = b"g";
+/// Names of the held subjects.
+const HELD: &[u8] = b"y";
+const SHELVES: &[u8] = b"h";
+
+fn held_name(tag: &Tag) -> Key {
+    [HELD, &tag[..]].concat()
+}
+
+fn shelves_of(tag: &Tag) -> Key {
+    [SHELVES, &tag[..]].concat()
+}
+
+fn shelf_name(tag: &Tag, day: Day) -> Key {
+    [SHELVES, &tag[..], &day.number().to_be_bytes()].concat()
+}
+
+impl Vault {
+    /// Places a legal hold on a subject. Purposes in use go on as before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEnrolled`]; [`Misuse::AlreadyEnrolled`] never: a second hold leaves the first as it is.
+    pub async fn hold(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<()> {
+        let inner = &self.0;
+        let tag = inner.tag(id);
+        inner
+            .change(&tag, &[GUARD.to_vec()], |subject, entry| {
+                let mut entry = entry.ok_or(Error::NotEnrolled)?;
+                let log = inner.about(inner.entry_by(Action::Hold, actor, ground)?, &entry);
+                if entry.meta.held.is_some() {
+                    return Ok(Change::new(entry, log, ()));
+                }
+                entry.meta.held =
+                    Some(Held { since_ms: inner.clock.wall(), ground: ground.code().to_owned() });
+                entry.hold = Some(Secret::random()?);
+                entry.meta.state = entry.meta.state.saturating_add(1);
+                let state = entry.meta.state;
+                let mut change = Change::new(entry, log, ()).event(Event::Held { tag, state });
+                change.writes.push((held_name(&tag), Some(Vec::new())));
+                change.writes.push((GUARD.to_vec(), Some(Vec::new())));
+                change
+                    .expect
+                    .push((GUARD.to_vec(), Expect::unchanged(subject.more.first().and_then(Option::as_ref))));
+                Ok(change)
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Releases a hold. The hold key is dropped; all that the hold kept is destroyed by the next shred.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::NotHeld`], [`Error::NotEnrolled`].
+    pub async fn release_hold(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<()> {
+        let inner = &self.0;
+        let tag = inner.tag(id);
+        inner
+            .change(&tag, &[GUARD.to_vec()], |subject, entry| {
+                let mut entry = entry.ok_or(Error::NotEnrolled)?;
+                let log = inner.about(inner.entry_by(Action::ReleaseHold, actor, ground)?, &entry);
+                entry.meta.held.take().ok_or(Misuse::NotHeld)?;
+                entry.hold = None;
+                for generation in &mut entry.meta.generations {
+                    for standing in generation.purposes.values_mut() {
+                        standing.held = false;
+                    }
+                }
+                entry.meta.state = entry.meta.state.saturating_add(1);
+                let state = entry.meta.state;
+                let mut change = Change::new(entry, log, ()).event(Event::Released { tag, state });
+                // The hold key has left the entry: a shred of its bucket makes that true of older copies too.
+                change.writes.push((crate::change::due_name(inner.today(), &tag), Some(vec![1])));
+                change.writes.push((held_name(&tag), None));
+                change.writes.push((GUARD.to_vec(), Some(Vec::new())));
+                change
+                    .expect
+                    .push((GUARD.to_vec(), Expect::unchanged(subject.more.first().and_then(Option::as_ref))));
+                Ok(change)
+            })
+            .await?;
+        inner.wait_out_bound().await;
+        // Dead ciphertext from here on: the hold key is gone.
+        let mut batch = Batch::new()?;
+        for (name, _) in inner.rows.all(Range::prefix(&shelves_of(&tag))).await? {
+            batch.delete(&name);
+        }
+        if !batch.writes.is_empty() {
+            inner.rows.commit(batch).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the shelves of all held subjects for days that are about to be dropped. Returns what must still hold when they
+/// are dropped.
+pub(crate) async fn keep_shelves(inner: &Inner, days: &[Day]) -> Result<(Key, Expect)> {
+    let guard = inner.rows.get(GUARD).await?;
+    for (name, _) in inner.rows.all(Range::prefix(HELD)).await? {
+        let tag: Tag = name.last_chunk().copied().ok_or(Malformed::Length)?;
+        for _ in 0..ATTEMPTS {
+            if keep_subject(inner, &tag, days).await? == Committed::Yes {
+                break;
+            }
+        }
+    }
+    Ok((GUARD.to_vec(), Expect::unchanged(guard.as_ref())))
+}
+
+async fn keep_subject(inner: &Inner, tag: &Tag, days: &[Day]) -> Result<Committed> {
+    let names: Vec<Key> = days.iter().map(|day| shelf_name(tag, *day)).collect();
+    let subject = inner.read_subject(tag, &names).await?;
+    let Some(entry) = inner.tree.entry(&subject.found)? else { return Ok(Committed::Yes) };
+    let Some(hold) = &entry.hold else { return Ok(Committed::Yes) };
+    let parent = node(hold)?.parent(inner.tree.suite);
+    let mut batch = Batch::new()?;
+    for ((day, name), row) in days.iter().zip(&names).zip(&subject.more) {
+        // One row a subject and day, made once: a day that is run again finds it there.
+        let (None, Some(day_key)) = (row, inner.calendar.day(*day)) else { continue };
+        let mut parts = Vec::new();
+        for ((generation, purpose), key) in &entry.keys {
+            let shelf = Secret::combine(&day_key, key);
+            let part = Part { kind: 1, generation: *generation, purpose: *purpose };
+            parts.push((part, Zeroizing::new(shelf.expose().to_vec())));
+        }
+        batch.expect(name, Expect::Absent);
+        batch.put(name, wrap(&parent, &inner.id, name, 0, &Plain { generation: 0, parts })?);
+    }
+    if batch.writes.is_empty() {
+        return Ok(Committed::Yes);
+    }
+    // A key that is added to the entry meanwhile would be missing: the entry has to be as it was read.
+    batch.expect(&subject.found.name, Expect::unchanged(subject.found.row.as_ref()));
+    inner.rows.commit(batch).await
+}
+
+/// The shelves that a hold has kept.
+pub(crate) async fn shelves(inner: &Inner, tag: &Tag, hold: &Secret<Hold>) -> Result<HeldShelves> {
+    let parent = node(hold)?.parent(inner.tree.suite);
+    let mut shelves = HeldShelves::new();
+    for (name, row) in inner.rows.all(Range::prefix(&shelves_of(tag))).await? {
+        let [.., a, b] = name.as_slice() else { return Err(Malformed::Length.into()) };
+        let day = Day(u16::from_be_bytes([*a, *b]));
+        for (part, bytes) in Row::parse(&row.value)?.open_all(&parent, &inner.id, &name)?.parts {
+            let shelf = Secret::from_slice(&bytes).ok_or(Error::DoesNotOpen)?;
+            shelves.insert((part.generation, part.purpose, day), shelf);
+        }
+    }
+    Ok(shelves)
+}
+
+/// A hold key wraps rows as a node does.
+fn node(hold: &Secret<Hold>) -> Result<Secret<crate::key::Node>> {
+    Secret::from_slice(hold.expose()).ok_or(Error::DoesNotOpen)
+}

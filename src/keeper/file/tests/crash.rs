@@ -1,0 +1,272 @@
+//! Every operation of every change, failed once, and the process ended there.
+
+use super::*;
+
+/// A keeper with an active root, an old one, two lines, and faults.
+struct Scene {
+    folder: Folder,
+    faults: KeeperFaults,
+    keeper: FileKeeper,
+    old: Candidate,
+    active: Candidate,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (folder, faults) = (Folder::new(), KeeperFaults::new());
+        let keeper = faults.create(folder.key(), secret()).unwrap();
+        bind(&keeper, VAULT).unwrap();
+        let (old, active) = (candidate(&keeper, 0), candidate(&keeper, 1));
+        activate(&keeper, 1, old.id).unwrap();
+        activate(&keeper, 2, active.id).unwrap();
+        remember(&keeper, 1).unwrap();
+        remember(&keeper, 2).unwrap();
+        Scene { folder, faults, keeper, old, active }
+    }
+}
+
+type Change = fn(&Scene) -> Result<(), KeeperError>;
+
+const CHANGES: [(&str, Change); 4] = [
+    ("candidate", |scene| block_on(scene.keeper.candidate(2)).map(drop)),
+    ("activate", |scene| activate(&scene.keeper, 3, scene.old.id)),
+    ("destroy", |scene| destroy(&scene.keeper, scene.old.id)),
+    ("remember", |scene| block_on(scene.keeper.remember(vec![line(3), line(4)]))),
+];
+
+type View = (Vec<(u64, bool)>, Vec<Line>);
+
+/// What can be seen of a keeper. Of a candidate only that there is one more.
+fn view(keeper: &FileKeeper) -> View {
+    let mut roots: Vec<_> = held(keeper).iter().map(|held| (held.epoch, held.activated)).collect();
+    roots.sort_unstable();
+    (roots, recall(keeper))
+}
+
+/// The number of operations of a change, and what is there before and after it.
+fn measured(change: Change) -> (usize, [View; 2]) {
+    let scene = Scene::new();
+    let (start, before) = (scene.faults.operations(), view(&scene.keeper));
+    change(&scene).unwrap();
+    (scene.faults.operations().saturating_sub(start), [before, view(&scene.keeper)])
+}
+
+fn is_tidy(folder: &Folder) {
+    assert_eq!(folder.names(), ["k", "k.journal", "k.lock"]);
+}
+
+#[test]
+fn abuse_36_killed_at_any_operation_it_is_before_or_after() {
+    for (name, change) in CHANGES {
+        let (operations, states) = measured(change);
+        assert!(operations > 2);
+        for at in 0..=operations {
+            let scene = Scene::new();
+            scene.faults.kill(at);
+            let acknowledged = change(&scene).is_ok();
+            let Scene { folder, keeper, active, .. } = scene;
+            drop(keeper);
+            let keeper = reopen(&folder.key()).unwrap();
+            let now = view(&keeper);
+            assert!(states.contains(&now), "{name} killed at {at}");
+            assert!(!acknowledged || now == states[1], "{name} acknowledged, killed at {at}");
+            assert!(acknowledged || at < operations, "{name} killed after its end");
+            assert!(unwrap(&keeper, &active).is_ok());
+            is_tidy(&folder);
+        }
+    }
+}
+
+#[test]
+fn abuse_36_killed_again_while_reopening_it_is_before_or_after() {
+    for (name, change) in CHANGES {
+        let (operations, states) = measured(change);
+        for at in 0..operations {
+            let scene = Scene::new();
+            scene.faults.kill(at);
+            let acknowledged = change(&scene).is_ok();
+            let folder = scene.folder.copy();
+            for second in 0..12 {
+                let faults = KeeperFaults::new();
+                faults.kill(second);
+                let again = folder.copy();
+                drop(faults.open(again.key(), secret()));
+                let now = view(&reopen(&again.key()).unwrap());
+                assert!(states.contains(&now), "{name} killed at {at}, then {second}");
+                assert!(
+                    !acknowledged || now == states[1],
+                    "{name} acknowledged, killed at {at}, then {second}"
+                );
+                is_tidy(&again);
+            }
+        }
+    }
+}
+
+#[test]
+fn abuse_36_failed_once_it_can_be_repeated() {
+    for (name, change) in CHANGES {
+        let (operations, states) = measured(change);
+        for at in 0..operations {
+            let scene = Scene::new();
+            scene.faults.fail_once(at);
+            let acknowledged = change(&scene).is_ok();
+            let now = view(&scene.keeper);
+            assert!(states.contains(&now), "{name} failed at {at}");
+            assert!(!acknowledged || now == states[1], "{name} failed at {at}");
+            if !acknowledged {
+                change(&scene).unwrap();
+            }
+            assert_eq!(view(&scene.keeper), states[1], "{name} repeated after {at}");
+            drop(scene.keeper);
+            assert_eq!(view(&reopen(&scene.folder.key()).unwrap()), states[1], "{name} repeated after {at}");
+            is_tidy(&scene.folder);
+        }
+    }
+}
+
+/// An error after the journal's bytes were written leaves them there: memory must not have them, and another line of
+/// the same number must take their place.
+#[test]
+fn abuse_37_nothing_is_built_on_a_failed_append() {
+    let (operations, _) = measured(CHANGES[3].1);
+    for at in 0..operations {
+        let scene = Scene::new();
+        scene.faults.fail_once(at);
+        remember(&scene.keeper, 3).unwrap_err();
+        assert_eq!(recall(&scene.keeper), [line(1), line(2)]);
+        let other = Line { number: 3, bytes: b"another".to_vec() };
+        block_on(scene.keeper.remember(vec![other.clone()])).unwrap();
+        remember(&scene.keeper, 4).unwrap();
+        drop(scene.keeper);
+        assert_eq!(recall(&reopen(&scene.folder.key()).unwrap()), [line(1), line(2), other, line(4)]);
+    }
+}
+
+#[test]
+fn abuse_37_what_lies_there_after_a_failed_append_is_verified() {
+    let scene = Scene::new();
+    scene.faults.fail_once(2);
+    remember(&scene.keeper, 3).unwrap_err();
+    let path = scene.folder.path("k.journal");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[70] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(remember(&scene.keeper, 3), Err(KeeperError::Damaged));
+}
+
+/// The order in which a crash can do no harm.
+#[test]
+fn the_new_content_is_on_the_disk_before_the_old_is_overwritten() {
+    use Operation::{Create, Remove, Rename, Sync, SyncFolder, Write};
+    let traced = |change: Change| {
+        let scene = Scene::new();
+        let start = scene.faults.operations();
+        change(&scene).unwrap();
+        let mut trace = scene.faults.trace().split_off(start);
+        trace.dedup();
+        trace
+    };
+    for (_, change) in &CHANGES[..3] {
+        let expected = [Create, Write, Sync, Rename, SyncFolder, Write, Sync, Remove];
+        assert_eq!(traced(*change), expected);
+    }
+    assert_eq!(traced(CHANGES[3].1), [Write, Sync]);
+}
+
+#[test]
+fn killed_while_created_or_bound_it_can_be_created_or_opened() {
+    let faults = KeeperFaults::new();
+    let folder = Folder::new();
+    let keeper = faults.create(folder.key(), secret()).unwrap();
+    let created = faults.operations();
+    bind(&keeper, VAULT).unwrap();
+    let all = faults.operations();
+    for at in 0..all {
+        let (folder, faults) = (Folder::new(), KeeperFaults::new());
+        faults.kill(at);
+        let acknowledged = match faults.create(folder.key(), secret()) {
+            Ok(keeper) => bind(&keeper, VAULT).is_ok(),
+            Err(_) => false,
+        };
+        assert!(!acknowledged || at > created);
+        let keeper = match reopen(&folder.key()) {
+            Err(Error::Keeper(KeeperError::Missing)) => FileKeeper::create(folder.key(), secret()).unwrap(),
+            other => other.unwrap(),
+        };
+        bind(&keeper, VAULT).unwrap();
+        remember(&keeper, 1).unwrap();
+        let root = candidate(&keeper, 0);
+        drop(keeper);
+        let keeper = reopen(&folder.key()).unwrap();
+        assert!(unwrap(&keeper, &root).is_ok());
+        assert_eq!(recall(&keeper), [line(1)]);
+        is_tidy(&folder);
+    }
+}
+
+#[test]
+fn binding_failed_once_and_repeated_and_then_killed_can_be_opened() {
+    for at in 0..20 {
+        for then in 0..20 {
+            let (folder, faults) = (Folder::new(), KeeperFaults::new());
+            let keeper = faults.create(folder.key(), secret()).unwrap();
+            faults.fail_once(at);
+            let _ = bind(&keeper, VAULT);
+            faults.kill(then);
+            let acknowledged = bind(&keeper, VAULT).is_ok();
+            drop(keeper);
+            let keeper = reopen(&folder.key()).unwrap();
+            assert!(!acknowledged || keeper.state().contents.vault == Some(VAULT));
+            bind(&keeper, VAULT).unwrap();
+            remember(&keeper, 1).unwrap();
+        }
+    }
+}
+
+#[test]
+fn abuse_38_on_a_full_disk_nothing_is_lost_and_it_goes_on_when_there_is_room() {
+    for (name, change) in CHANGES {
+        let scene = Scene::new();
+        let before = view(&scene.keeper);
+        scene.faults.disk_full(true);
+        for _ in 0..2 {
+            assert_eq!(change(&scene), Err(KeeperError::Full), "{name}");
+            assert_eq!(view(&scene.keeper), before, "{name}");
+            assert!(unwrap(&scene.keeper, &scene.active).is_ok());
+        }
+        scene.faults.disk_full(false);
+        change(&scene).unwrap();
+        let after = view(&scene.keeper);
+        assert_ne!(after, before);
+        drop(scene.keeper);
+        assert_eq!(view(&reopen(&scene.folder.key()).unwrap()), after, "{name}");
+    }
+}
+
+/// The old content is still there: it is not said to be destroyed, and the next call overwrites it.
+#[test]
+fn a_root_is_destroyed_only_when_the_content_before_it_is_overwritten() {
+    let (operations, _) = measured(CHANGES[2].1);
+    let scene = Scene::new();
+    scene.faults.kill(operations - 1);
+    destroy(&scene.keeper, scene.old.id).unwrap_err();
+    assert_eq!(unwrap(&scene.keeper, &scene.old).err(), Some(KeeperError::NoSuchRoot));
+    destroy(&scene.keeper, scene.old.id).unwrap_err();
+    scene.faults.clear();
+    destroy(&scene.keeper, scene.old.id).unwrap();
+    is_tidy(&scene.folder);
+}
+
+#[cfg(unix)]
+#[test]
+fn the_old_content_is_overwritten_in_place() {
+    use std::io::{Read as _, Seek as _};
+    let scene = Scene::new();
+    let mut old = fs::File::open(scene.folder.key()).unwrap();
+    destroy(&scene.keeper, scene.old.id).unwrap();
+    let mut bytes = Vec::new();
+    old.rewind().unwrap();
+    old.read_to_end(&mut bytes).unwrap();
+    assert!(bytes.len() > 500 && bytes.iter().all(|byte| *byte == 0));
+}

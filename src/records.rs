@@ -1,0 +1,351 @@
+//! The records layer: sealed records in the vault's own store. It is optional: a sealed record may lie anywhere.
+//!
+//! The names of rows are keyed hashes, and record ids lie encrypted beside the sealed bytes, so that a thief of the store
+//! does not learn which orders a subject has. Each subject has a head: a keyed hash over the set of its rows and their
+//! numbers. Listing checks it, so that a row which was deleted, put back from an older copy, or mixed from two is found.
+
+use zeroize::Zeroizing;
+
+use crate::actor::{Actor, Ground, SubjectId};
+use crate::crypto::{Hkdf, Prf};
+use crate::error::{Erased, Error, Malformed, Misuse, Result, RolledBack};
+use crate::journal::FENCE;
+use crate::key::{Node, Parent, Secret, Tag, label};
+use crate::log::Action;
+use crate::record::{NoId, Record, RecordId};
+use crate::row::{Part, Plain, Row, wrap};
+use crate::sealed::Sealed;
+use crate::store::{Batch, Committed, Expect, Key, Range, Versioned};
+use crate::tree::ATTEMPTS;
+use crate::vault::{Inner, Subject, Vault};
+use crate::wire::{Put as _, Reader};
+
+const ROWS: &[u8] = b"v";
+const HEADS: &[u8] = b"u";
+const NAME: Part = Part { kind: 1, generation: 0, purpose: 0 };
+const SEALED: Part = Part { kind: 2, generation: 0, purpose: 0 };
+
+/// What names a record of type `R`: `&id`, or `()` for a record that has none.
+pub trait RecordKey<R: Record>: Copy {
+    /// Its bytes; empty for a record without an id, `None` where an id is not 1 to 128 bytes.
+    fn with_bytes<T>(self, work: impl FnOnce(Option<&[u8]>) -> T) -> T;
+}
+
+impl<R: Record<Id = I>, I: RecordId> RecordKey<R> for &I {
+    fn with_bytes<T>(self, work: impl FnOnce(Option<&[u8]>) -> T) -> T {
+        work(self.id_bytes().bytes())
+    }
+}
+
+impl<R: Record<Id = NoId>> RecordKey<R> for () {
+    fn with_bytes<T>(self, work: impl FnOnce(Option<&[u8]>) -> T) -> T {
+        work(Some(&[]))
+    }
+}
+
+/// The head of a subject's records.
+#[derive(Clone, Copy, Debug, Default)]
+struct Head {
+    /// The highest number that a row was given.
+    last: u64,
+    count: u64,
+    /// The sum (exclusive or) of a keyed hash of every row's name and number.
+    sum: [u8; 32],
+}
+
+impl Vault {
+    /// Stores a sealed record of a subject, or replaces the one of the same id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEnrolled`]; [`Erased::Forgotten`]; [`Misuse::Identifier`] for an id that is too long.
+    pub async fn put<R: Record>(
+        &self,
+        id: &SubjectId,
+        key: impl RecordKey<R>,
+        sealed: &Sealed<R>,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<()> {
+        let inner = &self.0;
+        let record_id = key.with_bytes(|bytes| bytes.map(<[u8]>::to_vec)).ok_or(Misuse::Identifier)?;
+        if sealed.as_bytes().len() > 24 << 20 {
+            return Err(Misuse::TooLarge.into());
+        }
+        inner.write::<R>(id, &record_id, Some(sealed.as_bytes()), Action::Put, actor, ground).await?;
+        Ok(())
+    }
+
+    /// Reads a sealed record of a subject. It is still sealed: opening it takes a grant.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEnrolled`]; [`RolledBack::Mixed`] where the row is another's or was altered.
+    pub async fn get<R: Record>(
+        &self,
+        id: &SubjectId,
+        key: impl RecordKey<R>,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<Option<Sealed<R>>> {
+        let inner = &self.0;
+        let record_id = key.with_bytes(|bytes| bytes.map(<[u8]>::to_vec)).ok_or(Misuse::Identifier)?;
+        let tag = inner.tag(id);
+        let keys = inner.record_keys();
+        let (name, head) = (keys.name(&tag, R::RECORD, &record_id), head_name(&tag));
+        let subject = inner.read_subject(&tag, &[name.clone(), head]).await?;
+        let entry = inner.about_subject(&subject, inner.entry_by(Action::Get, actor, ground)?)?;
+        inner.log(entry).await?;
+        let [row, head] = subject.more.as_slice() else { return Err(Malformed::Length.into()) };
+        let head = keys.head(inner, &tag, head.as_ref())?;
+        let Some(row) = row else { return Ok(None) };
+        let (_, sealed, number) = keys.open(inner, &name, row)?;
+        if number > head.last {
+            return Err(RolledBack::Mixed.into());
+        }
+        Sealed::from_bytes(sealed.to_vec()).map(Some)
+    }
+
+    /// All records of one type of a subject, with their ids, in no particular order. The whole set of the subject's rows
+    /// is checked against its head.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEnrolled`]; [`RolledBack::Mixed`] where a row was deleted, put back or altered behind the vault.
+    pub async fn list<R: Record<Id = I>, I: RecordId>(
+        &self,
+        id: &SubjectId,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<Vec<(I, Sealed<R>)>> {
+        let inner = &self.0;
+        let tag = inner.tag(id);
+        let keys = inner.record_keys();
+        for _ in 0..ATTEMPTS {
+            let subject = inner.read_subject(&tag, &[head_name(&tag)]).await?;
+            let entry = inner.about_subject(&subject, inner.entry_by(Action::List, actor, ground)?)?;
+            let before = subject.more.into_iter().next().flatten();
+            let rows = inner.rows.all(Range::prefix(&[ROWS, &tag[..]].concat())).await?;
+            let after = inner.rows.get(&head_name(&tag)).await?;
+            if before.as_ref().map(|row| row.version) != after.as_ref().map(|row| row.version) {
+                // Somebody wrote between the pages.
+                continue;
+            }
+            let head = keys.head(inner, &tag, after.as_ref())?;
+            let mut seen = Head { last: head.last, ..Head::default() };
+            let mut found = Vec::new();
+            for (name, row) in rows {
+                let (label, sealed, number) = keys.open(inner, &name, &row)?;
+                seen.add(&keys, &name, number);
+                let mut r = Reader::new(&label);
+                if r.text()? == R::RECORD {
+                    let id = I::from_id_bytes(r.rest()).ok_or(Malformed::Content)?;
+                    found.push((id, Sealed::from_bytes(sealed.to_vec())?));
+                }
+            }
+            if seen.count != head.count || seen.sum != head.sum {
+                return Err(RolledBack::Mixed.into());
+            }
+            inner.log(entry).await?;
+            return Ok(found);
+        }
+        Err(Error::Busy)
+    }
+
+    /// Deletes a record. Its ciphertext may live on in copies of the store, readable to the end of its last day: to end
+    /// that earlier, forget the subject. True where there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEnrolled`].
+    pub async fn delete<R: Record>(
+        &self,
+        id: &SubjectId,
+        key: impl RecordKey<R>,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<bool> {
+        let record_id = key.with_bytes(|bytes| bytes.map(<[u8]>::to_vec)).ok_or(Misuse::Identifier)?;
+        self.0.write::<R>(id, &record_id, None, Action::Delete, actor, ground).await
+    }
+}
+
+impl Inner {
+    /// Writes or deletes one row together with the head. True where there was a row before.
+    async fn write<R: Record>(
+        &self,
+        id: &SubjectId,
+        record_id: &[u8],
+        sealed: Option<&[u8]>,
+        action: Action,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<bool> {
+        self.refuse_if_frozen()?;
+        let tag = self.tag(id);
+        let keys = self.record_keys();
+        let (name, head_name) = (keys.name(&tag, R::RECORD, record_id), head_name(&tag));
+        for _ in 0..ATTEMPTS {
+            let subject = self.read_subject(&tag, &[name.clone(), head_name.clone()]).await?;
+            let entry = self.about_subject(&subject, self.entry_by(action, actor, ground)?)?;
+            if sealed.is_some() && (self.fenced(&tag) || self.forgotten(&subject)?) {
+                return Err(Erased::Forgotten.into());
+            }
+            let [row, head_row] = subject.more.as_slice() else { return Err(Malformed::Length.into()) };
+            let mut head = keys.head(self, &tag, head_row.as_ref())?;
+            if let Some(row) = row {
+                let (_, _, number) = keys.open(self, &name, row)?;
+                head.take(&keys, &name, number);
+            }
+            let mut batch = Batch::new()?;
+            // A forget bumps the fence: nothing is stored after it.
+            batch.expect(FENCE, Expect::unchanged(subject.fence.as_ref()));
+            batch.expect(&name, Expect::unchanged(row.as_ref()));
+            batch.expect(&head_name, Expect::unchanged(head_row.as_ref()));
+            match sealed {
+                Some(sealed) => {
+                    head.last = head.last.saturating_add(1);
+                    head.add(&keys, &name, head.last);
+                    let mut label = Zeroizing::new(Vec::new());
+                    label.put_bytes(R::RECORD.as_bytes());
+                    label.put(record_id);
+                    let parts = vec![(NAME, label), (SEALED, Zeroizing::new(sealed.to_vec()))];
+                    let plain = Plain { generation: 0, parts };
+                    batch.put(&name, wrap(&keys.rows, &self.id, &name, head.last, &plain)?);
+                }
+                None => {
+                    batch.delete(&name);
+                }
+            }
+            let plain = Plain::whole(0, &head.encode());
+            batch.put(&head_name, wrap(&keys.rows, &self.id, &head_name, head.last, &plain)?);
+            if self.lane.commit(batch, &[entry]).await? == Committed::Yes {
+                return Ok(row.is_some());
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    #[expect(clippy::expect_used, reason = "the message says why it cannot fail")]
+    fn record_keys(&self) -> Keys {
+        let hkdf = Hkdf::from_prk(self.index.expose());
+        let mut key = Zeroizing::new([0; 32]);
+        hkdf.expand(&[label::RECORD_NAME], &mut key);
+        let names = Prf::new(&key);
+        hkdf.expand(&[label::RECORD_HEAD], &mut key);
+        let sums = Prf::new(&key);
+        hkdf.expand(&[label::RECORD_ROW], &mut key);
+        let rows = Secret::<Node>::from_slice(key.as_slice()).map(|node| node.parent(self.tree.suite));
+        Keys { names, sums, rows: rows.expect("a key of 32 bytes is a key") }
+    }
+
+    fn about_subject(&self, subject: &Subject, log: crate::log::Entry) -> Result<crate::log::Entry> {
+        let meta = self.tree.meta(&subject.found)?.ok_or(Error::NotEnrolled)?;
+        let newest = meta.generations.last().ok_or(Error::NotEnrolled)?;
+        let audit = self.tree.part(&subject.found, crate::entry::audit_part(newest.number))?;
+        Ok(match audit.and_then(|bytes| Secret::<crate::key::Audit>::from_slice(&bytes)) {
+            Some(key) => log.about(crate::log::Pseudonym::of(&Prf::new(key.expose()), &self.id)),
+            None => log,
+        })
+    }
+
+    fn forgotten(&self, subject: &Subject) -> Result<bool> {
+        let meta = self.tree.meta(&subject.found)?.ok_or(Error::NotEnrolled)?;
+        Ok(meta.generations.last().is_some_and(|newest| newest.forgotten.is_some()))
+    }
+}
+
+/// Deletes all rows of a subject of whom nothing opens any more.
+pub(crate) async fn delete_all(inner: &Inner, tag: &Tag) -> Result<()> {
+    loop {
+        let page = inner.rows.page(Range::prefix(&[ROWS, &tag[..]].concat()), 1000).await?;
+        if page.rows.is_empty() {
+            break;
+        }
+        let mut batch = Batch::new()?;
+        for (name, _) in page.rows {
+            batch.writes.push((name, None));
+        }
+        inner.rows.commit(batch).await?;
+    }
+    let mut batch = Batch::new()?;
+    batch.delete(&head_name(tag));
+    inner.rows.commit(batch).await?;
+    Ok(())
+}
+
+/// The keys of the records layer, all under the vault's index key.
+struct Keys {
+    names: Prf,
+    sums: Prf,
+    rows: Parent,
+}
+
+impl Keys {
+    fn name(&self, tag: &Tag, record: &str, record_id: &[u8]) -> Key {
+        let length = crate::wire::length(record.as_bytes()).to_be_bytes();
+        let hash = self.names.tag(&[tag, &length, record.as_bytes(), record_id]);
+        [ROWS, &tag[..], &hash].concat()
+    }
+
+    /// Record label and id, the sealed bytes, and the row's number.
+    #[expect(clippy::type_complexity, reason = "three things of one row")]
+    fn open(
+        &self,
+        inner: &Inner,
+        name: &[u8],
+        row: &Versioned,
+    ) -> Result<(Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>, u64)> {
+        let parsed = Row::parse(&row.value)?;
+        let label = parsed.open(&self.rows, &inner.id, name, NAME).map_err(|_| RolledBack::Mixed)?;
+        let sealed = parsed.open(&self.rows, &inner.id, name, SEALED).map_err(|_| RolledBack::Mixed)?;
+        Ok((label.ok_or(Malformed::Content)?, sealed.ok_or(Malformed::Content)?, parsed.parent_generation))
+    }
+
+    fn head(&self, inner: &Inner, tag: &Tag, row: Option<&Versioned>) -> Result<Head> {
+        let Some(row) = row else { return Ok(Head::default()) };
+        let plain = Row::parse(&row.value)?.open_all(&self.rows, &inner.id, &head_name(tag));
+        Head::decode(&plain.map_err(|_| RolledBack::Mixed)?.into_whole().ok_or(Malformed::Content)?)
+    }
+}
+
+fn head_name(tag: &Tag) -> Key {
+    [HEADS, &tag[..]].concat()
+}
+
+impl Head {
+    fn add(&mut self, keys: &Keys, name: &[u8], number: u64) {
+        self.mix(keys, name, number);
+        self.count = self.count.saturating_add(1);
+    }
+
+    fn take(&mut self, keys: &Keys, name: &[u8], number: u64) {
+        self.mix(keys, name, number);
+        self.count = self.count.saturating_sub(1);
+    }
+
+    fn mix(&mut self, keys: &Keys, name: &[u8], number: u64) {
+        let hash = keys.sums.mac(&[name, &number.to_be_bytes()]);
+        for (sum, byte) in self.sum.iter_mut().zip(hash.iter()) {
+            *sum ^= byte;
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![1];
+        out.put_u64(self.last);
+        out.put_u64(self.count);
+        out.put(&self.sum);
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut r = Reader::new(bytes);
+        if r.u8()? != 1 {
+            return Err(crate::error::Unsupported::Version.into());
+        }
+        let head = Head { last: r.u64()?, count: r.u64()?, sum: r.array()? };
+        r.end()?;
+        Ok(head)
+    }
+}

@@ -1,0 +1,132 @@
+//! Replaying what a restored store has lost: every erasure that the witness remembers is done again before anything
+//! opens.
+
+use crate::change::due_name;
+use crate::entry::{Entry, Forgotten, Generation, Held};
+use crate::error::{Error, Result};
+use crate::journal::{Event, Journal};
+use crate::key::{Secret, Tag};
+use crate::store::{Batch, Committed};
+use crate::tree::{ATTEMPTS, Tree};
+
+/// Does again what the store has lost, then writes the lost lines back and replaces the root. Returns how many lines
+/// there were. It may be run again after a crash: each step finds its own work done.
+pub(crate) async fn replay(tree: &Tree, journal: &Journal, now_ms: i64) -> Result<u64> {
+    let lost = journal.lost().await?;
+    for (_, event) in &lost {
+        if let Some((tag, state)) = subject_of(event) {
+            again(tree, &tag, state, event).await?;
+        }
+    }
+    journal.write_back(&lost).await?;
+    tree.leap(journal, now_ms).await?;
+    Ok(u64::try_from(lost.len()).unwrap_or(u64::MAX))
+}
+
+fn subject_of(event: &Event) -> Option<(Tag, u64)> {
+    match event {
+        Event::Forgot { tag, state, .. }
+        | Event::Undone { tag, state }
+        | Event::Again { tag, state, .. }
+        | Event::Withdrew { tag, state, .. }
+        | Event::Consented { tag, state, .. }
+        | Event::Held { tag, state }
+        | Event::Released { tag, state } => Some((*tag, *state)),
+        _ => None,
+    }
+}
+
+async fn again(tree: &Tree, tag: &Tag, state: u64, event: &Event) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        let (found, _) = tree.find(tag, &[]).await?;
+        let mut entry = tree.entry(&found)?.unwrap_or_default();
+        if entry.meta.state >= state {
+            return Ok(());
+        }
+        entry.meta.state = state;
+        apply(&mut entry, event)?;
+        let mut batch = Batch::new()?;
+        tree.put_entry(&found, &entry, &mut batch)?;
+        if let Some(day) = entry.next_due() {
+            batch.put(&due_name(day, tag), Vec::new());
+        }
+        if tree.rows.commit(batch).await? == Committed::Yes {
+            return Ok(());
+        }
+    }
+    Err(Error::Busy)
+}
+
+fn apply(entry: &mut Entry, event: &Event) -> Result<()> {
+    match event {
+        Event::Forgot { at_ms, due, keeps, .. } => {
+            if entry.meta.generations.is_empty() {
+                // Enrolled after the copy was made: its keys are lost, and the tombstone stands.
+                entry.meta.generations.push(tombstone(1, *at_ms));
+            }
+            let Some(newest) = entry.meta.generations.last_mut() else { return Ok(()) };
+            newest.forgotten = Some(Forgotten { due: *due, ..forgotten(*at_ms) });
+            for (purpose, until) in keeps {
+                newest.purposes.entry(*purpose).or_default().until = Some(*until);
+            }
+        }
+        Event::Undone { .. } => {
+            if let Some(newest) = entry.meta.generations.last_mut()
+                && newest.forgotten.as_ref().is_some_and(|forgotten| !forgotten.shredded)
+            {
+                newest.forgotten = None;
+                newest.purposes.values_mut().for_each(|standing| standing.until = None);
+            }
+        }
+        // The new enrolment's keys were made after the copy and are lost; new ones must not come by themselves.
+        Event::Again { generation, .. }
+            if entry.newest().is_none_or(|newest| newest.number < *generation) =>
+        {
+            entry.meta.generations.push(tombstone(*generation, 0));
+        }
+        Event::Withdrew { purpose, due, .. } => {
+            if let Some(newest) = entry.meta.generations.last_mut() {
+                newest.purposes.entry(*purpose).or_default().withdrawn = Some(*due);
+            }
+        }
+        Event::Held { .. } => {
+            entry.meta.held = Some(Held { since_ms: 0, ground: "recovered".to_owned() });
+            entry.hold = Some(Secret::random()?);
+        }
+        Event::Released { .. } => {
+            entry.meta.held = None;
+            entry.hold = None;
+            for generation in &mut entry.meta.generations {
+                generation.purposes.values_mut().for_each(|standing| standing.held = false);
+            }
+        }
+        // The evidence of the new consent is lost: the person has to be asked again.
+        _ => {}
+    }
+    Ok(())
+}
+
+fn tombstone(number: u16, at_ms: i64) -> Generation {
+    Generation {
+        number,
+        serial: [0; 16],
+        enrolled_ms: at_ms,
+        forgotten: Some(Forgotten { shredded: true, ..forgotten(at_ms) }),
+        purposes: std::collections::BTreeMap::new(),
+    }
+}
+
+/// The certificate of a forget that is replayed was issued or was due in the store that was lost; it has no reference
+/// here.
+fn forgotten(at_ms: i64) -> Forgotten {
+    Forgotten {
+        at_ms,
+        due: crate::clock::Day::of(at_ms),
+        shredded: false,
+        reference: [0; 16],
+        commitment: [0; 32],
+        actor: String::new(),
+        approver: String::new(),
+        ground: String::new(),
+    }
+}

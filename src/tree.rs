@@ -1,0 +1,337 @@
+//! The key tree: nodes that wrap what lies below them, up to a root that lies outside the store.
+//!
+//! Two rules keep it whole (both were modelled, and both have a test that fails without them):
+//!
+//! - Whoever adds, changes or removes a child commits with the parent row's version as a precondition *and writes the
+//!   parent row again*. Checking alone would lose an acknowledged enrolment to a rotation that runs at the same time.
+//! - A shred rotates node by node, deepest first, each in a small commit under the current root; a rotated child marks
+//!   its parent dirty ([`rotate`]). The root comes last.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use zeroize::Zeroizing;
+
+use crate::crypto::aead::Suite;
+use crate::entry::{Entry, META_PART, Meta};
+use crate::error::{Error, KeeperError, Malformed, Result, RolledBack, StoreError, Unsupported};
+use crate::keeper::{RootId, Roots, VaultId};
+use crate::key::{Node as NodeStage, Parent, Secret, Tag};
+use crate::row::{Part, Plain, Row, wrap};
+use crate::store::{Batch, Expect, Key, Rows, Versioned};
+use crate::wire::{Put as _, Reader};
+
+pub(crate) mod node;
+pub(crate) mod rotate;
+
+pub(crate) use node::Node;
+
+/// How often a lost race is run again before the caller is told [`Error::Busy`].
+pub(crate) const ATTEMPTS: usize = 100;
+
+/// The epoch row: which root the store lies under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "its number is the epoch")]
+pub(crate) struct Epoch {
+    pub(crate) epoch: u64,
+    pub(crate) id: RootId,
+    pub(crate) wrapped: Vec<u8>,
+}
+
+impl Epoch {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![1];
+        out.put_u64(self.epoch);
+        out.put(&self.id);
+        out.put_bytes(&self.wrapped);
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut r = Reader::new(bytes);
+        if r.u8()? != 1 {
+            return Err(Unsupported::Version.into());
+        }
+        let epoch = Epoch { epoch: r.u64()?, id: r.array()?, wrapped: r.bytes()?.to_vec() };
+        r.end()?;
+        if epoch.wrapped.len() > 1024 { Err(Malformed::Length.into()) } else { Ok(epoch) }
+    }
+}
+
+/// A root, ready for use on the rows below it.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) epoch: u64,
+    pub(crate) id: RootId,
+    pub(crate) parent: Parent,
+}
+
+/// The tree of one vault.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) vault: VaultId,
+    pub(crate) rows: Rows,
+    pub(crate) roots: Roots,
+    pub(crate) suite: Suite,
+    pub(crate) height: u8,
+    current: RwLock<Option<Arc<Root>>>,
+}
+
+/// A row with the keys to what lies below it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) node: Node,
+    pub(crate) row: Versioned,
+    pub(crate) generation: u64,
+    pub(crate) parent: Arc<Parent>,
+}
+
+/// The way from the root to a node, as of one moment.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) root: Arc<Root>,
+    pub(crate) epoch_row: Versioned,
+    /// What exists of the way, from the top.
+    pub(crate) nodes: Vec<Opened>,
+}
+
+impl Path {
+    /// The row, generation and keys of the deepest node that exists.
+    fn deepest(&self) -> (&Versioned, Node, u64, &Parent) {
+        self.nodes
+            .last()
+            .map_or((&self.epoch_row, Node::Root, self.root.epoch, &self.root.parent), |opened| {
+                (&opened.row, opened.node.clone(), opened.generation, &opened.parent)
+            })
+    }
+
+    /// The same of a node on the way.
+    fn at(&self, node: &Node) -> Option<(&Versioned, u64, &Parent)> {
+        if *node == Node::Root {
+            return Some((&self.epoch_row, self.root.epoch, &self.root.parent));
+        }
+        let opened = self.nodes.iter().find(|opened| opened.node == *node)?;
+        Some((&opened.row, opened.generation, &opened.parent))
+    }
+}
+
+/// A subject's entry as it was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) path: Path,
+    pub(crate) name: Key,
+    pub(crate) row: Option<Versioned>,
+}
+
+impl Tree {
+    pub(crate) fn new(vault: VaultId, rows: Rows, roots: Roots, suite: Suite, height: u8) -> Self {
+        Tree { vault, rows, roots, suite, height, current: RwLock::default() }
+    }
+
+    /// The root that a row names: from memory, or from the keeper.
+    pub(crate) async fn root(&self, epoch: &Epoch) -> Result<Arc<Root>> {
+        if let Some(root) = self.current.read().unwrap_or_else(PoisonError::into_inner).as_ref()
+            && root.id == epoch.id
+            && root.epoch == epoch.epoch
+        {
+            return Ok(Arc::clone(root));
+        }
+        let key = match self.roots.unwrap(epoch.id, &epoch.wrapped).await {
+            Ok(key) => key,
+            Err(KeeperError::NoSuchRoot) => return Err(self.who_is_older(epoch).await?),
+            Err(why) => return Err(why.into()),
+        };
+        let secret = Secret::<NodeStage>::from_slice(key.expose()).ok_or(Error::DoesNotOpen)?;
+        let root = Arc::new(Root { epoch: epoch.epoch, id: epoch.id, parent: secret.parent(self.suite) });
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_none_or(|known| known.epoch <= root.epoch) {
+            *current = Some(Arc::clone(&root));
+        }
+        Ok(root)
+    }
+
+    /// The root that was used last.
+    pub(crate) fn root_in_memory(&self) -> Option<RootId> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|root| root.id)
+    }
+
+    /// The keeper lacks the root that the store names: whichever knows the lower epoch is the older one.
+    async fn who_is_older(&self, epoch: &Epoch) -> Result<Error> {
+        let newest =
+            self.roots.held().await?.iter().filter(|held| held.activated).map(|held| held.epoch).max();
+        Ok(Error::RolledBack(if newest.is_some_and(|newest| newest > epoch.epoch) {
+            RolledBack::Store
+        } else {
+            RolledBack::Keeper
+        }))
+    }
+
+    /// Reads the way to `node` and some other rows, all as of one moment, in one multi-key read.
+    pub(crate) async fn path(&self, node: &Node, more: &[Key]) -> Result<(Path, Vec<Option<Versioned>>)> {
+        let way = node.way();
+        let mut names = vec![Node::Root.name()];
+        names.extend(way.iter().map(Node::name));
+        names.extend_from_slice(more);
+        let mut rows = self.rows.read(&names).await?.into_iter();
+        let epoch_row = rows.next().flatten().ok_or(StoreError::Empty)?;
+        let root = self.root(&Epoch::decode(&epoch_row.value)?).await?;
+        let mut path = Path { root, epoch_row, nodes: Vec::new() };
+        let mut whole = true;
+        for node in way {
+            match rows.next().flatten() {
+                Some(row) if whole => {
+                    let (_, _, generation, parent) = path.deepest();
+                    let opened = self.open_node(parent, generation, node, row)?;
+                    path.nodes.push(opened);
+                }
+                // A node without the one above it: rows of different moments.
+                Some(_) => return Err(RolledBack::Mixed.into()),
+                None => whole = false,
+            }
+        }
+        Ok((path, rows.collect()))
+    }
+
+    fn open_node(&self, above: &Parent, generation: u64, node: Node, row: Versioned) -> Result<Opened> {
+        let (own, key) = {
+            let parsed = Row::parse(&row.value)?;
+            if parsed.parent_generation != generation {
+                return Err(RolledBack::Mixed.into());
+            }
+            let key = parsed
+                .open(above, &self.vault, &node.name(), Part::WHOLE)
+                .map_err(mixed)?
+                .ok_or(Error::DoesNotOpen)?;
+            (parsed.generation, Secret::<NodeStage>::from_slice(&key).ok_or(Error::DoesNotOpen)?)
+        };
+        Ok(Opened { node, row, generation: own, parent: Arc::new(key.parent(self.suite)) })
+    }
+
+    /// Reads a subject's entry with its way, and some other rows.
+    pub(crate) async fn find(&self, tag: &Tag, more: &[Key]) -> Result<(Found, Vec<Option<Versioned>>)> {
+        let bucket = Node::bucket(tag, self.height);
+        let name = node::entry_name(tag, self.height);
+        let mut names = vec![name.clone()];
+        names.extend_from_slice(more);
+        let (path, mut rows) = self.path(&bucket, &names).await?;
+        let row = if rows.is_empty() { None } else { rows.remove(0) };
+        if row.is_some() && path.nodes.len() != usize::from(self.height) {
+            return Err(RolledBack::Mixed.into());
+        }
+        Ok((Found { path, name, row }, rows))
+    }
+
+    /// What stands of a subject, without its keys.
+    pub(crate) fn meta(&self, found: &Found) -> Result<Option<Meta>> {
+        let Some(plain) = self.part(found, META_PART)? else { return Ok(None) };
+        Meta::decode(&plain).map(Some)
+    }
+
+    /// One part of an entry.
+    pub(crate) fn part(&self, found: &Found, part: Part) -> Result<Option<Zeroizing<Vec<u8>>>> {
+        let Some(row) = &found.row else { return Ok(None) };
+        let parsed = Row::parse(&row.value)?;
+        let (_, _, generation, parent) = found.path.deepest();
+        if parsed.parent_generation != generation {
+            return Err(RolledBack::Mixed.into());
+        }
+        parsed.open(parent, &self.vault, &found.name, part).map_err(mixed)
+    }
+
+    /// The whole entry.
+    pub(crate) fn entry(&self, found: &Found) -> Result<Option<Entry>> {
+        let Some(row) = &found.row else { return Ok(None) };
+        let parsed = Row::parse(&row.value)?;
+        let (_, _, generation, parent) = found.path.deepest();
+        if parsed.parent_generation != generation {
+            return Err(RolledBack::Mixed.into());
+        }
+        Entry::from_plain(parsed.open_all(parent, &self.vault, &found.name).map_err(mixed)?).map(Some)
+    }
+
+    /// Adds the writing of an entry to a batch: the entry, its bucket again, and what is missing of the way.
+    pub(crate) fn put_entry(&self, found: &Found, entry: &Entry, batch: &mut Batch) -> Result<()> {
+        let bucket = Node::of_entry(&found.name, self.height).ok_or(Malformed::Content)?;
+        let plain = entry.to_plain();
+        batch.expect(&found.name, Expect::unchanged(found.row.as_ref()));
+        let row = self.below(&found.path, &bucket, batch, |parent, generation| {
+            wrap(parent, &self.vault, &found.name, generation, &plain)
+        })?;
+        batch.put(&found.name, row);
+        Ok(())
+    }
+
+    /// Touches `node`, or makes it and what is missing above it, and lets `work` wrap under it.
+    pub(crate) fn below<T>(
+        &self,
+        path: &Path,
+        node: &Node,
+        batch: &mut Batch,
+        work: impl FnOnce(&Parent, u64) -> Result<T>,
+    ) -> Result<T> {
+        let (row, deepest, generation, parent) = path.deepest();
+        touch(&deepest, row, batch);
+        if deepest == *node {
+            return work(parent, generation);
+        }
+        let mut above: Option<(Parent, u64)> = None;
+        for missing in node.way().into_iter().skip(path.nodes.len()) {
+            let key = Secret::<NodeStage>::random()?;
+            let (parent, generation) =
+                above.as_ref().map_or((parent, generation), |(parent, g)| (parent, *g));
+            let row = wrap(parent, &self.vault, &missing.name(), generation, &Plain::whole(1, key.expose()))?;
+            batch.expect(&missing.name(), Expect::Absent);
+            batch.put(&missing.name(), row);
+            above = Some((key.parent(self.suite), 1));
+        }
+        let (parent, generation) = above.as_ref().map_or((parent, generation), |(parent, g)| (parent, *g));
+        work(parent, generation)
+    }
+
+    /// Opens a row that lies directly under the root.
+    pub(crate) fn open_under_root(
+        &self,
+        path: &Path,
+        name: &[u8],
+        row: &Versioned,
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        let parsed = Row::parse(&row.value)?;
+        if parsed.parent_generation != path.root.epoch {
+            return Err(RolledBack::Mixed.into());
+        }
+        parsed
+            .open_all(&path.root.parent, &self.vault, name)
+            .map_err(mixed)?
+            .into_whole()
+            .ok_or(Error::DoesNotOpen)
+    }
+
+    /// Adds the writing of a row directly under the root.
+    pub(crate) fn put_under_root(
+        &self,
+        path: &Path,
+        name: &[u8],
+        old: Option<&Versioned>,
+        bytes: &[u8],
+        batch: &mut Batch,
+    ) -> Result<()> {
+        batch.expect(name, Expect::unchanged(old));
+        touch(&Node::Root, &path.epoch_row, batch);
+        batch
+            .put(name, wrap(&path.root.parent, &self.vault, name, path.root.epoch, &Plain::whole(0, bytes))?);
+        Ok(())
+    }
+}
+
+/// Writes a row again as it is: a rotation that has read it fails its precondition.
+pub(crate) fn touch(node: &Node, row: &Versioned, batch: &mut Batch) {
+    let name = node.name();
+    batch.expect(&name, Expect::Version(row.version));
+    if !batch.writes.iter().any(|(known, _)| *known == name) {
+        batch.put(&name, row.value.clone());
+    }
+}
+
+/// Under a key of the tree nothing of one moment fails to open: the row is another moment's, or altered.
+fn mixed(why: Error) -> Error {
+    if why == Error::DoesNotOpen { RolledBack::Mixed.into() } else { why }
+}

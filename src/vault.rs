@@ -1,0 +1,349 @@
+//! The vault: store, keeper and witness opened together, with everything that a process keeps in memory.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::actor::{Actor, Ground, SubjectId};
+use crate::calendar::{AHEAD, Calendar};
+use crate::clock::{Clock, Day};
+use crate::crypto::Prf;
+use crate::crypto::aead::Suite;
+use crate::error::{Error, Halted, Misuse, Result};
+use crate::grant::Now;
+use crate::journal::{Event, FENCE, Journal};
+use crate::keeper::{Roots, VaultId};
+use crate::key::{Index, Lookup, Secret, Signing, Tag};
+use crate::log::{Action, Entry, Outcome};
+use crate::note::VerifierKey;
+use crate::purpose::{Basis, PurposeId};
+use crate::schema::Registry;
+use crate::store::{Key, Rows, Versioned};
+use crate::tree::{Found, Tree};
+
+mod audit;
+mod lane;
+mod open;
+mod settings;
+
+pub use audit::LogReport;
+pub use open::Options;
+pub use settings::{RestoreWindow, Settings};
+
+/// How many causes are kept until the next entry of the log takes them.
+const MAX_CAUSES: usize = 64;
+
+/// An open vault. Cheap to clone; every clone is the same vault.
+#[derive(Clone)]
+pub struct Vault(pub(crate) Arc<Inner>);
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vault").field("id", &format_args!("{}", self.0.id)).finish_non_exhaustive()
+    }
+}
+
+/// What all clones, grants and sealers share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) id: VaultId,
+    pub(crate) rows: Rows,
+    pub(crate) roots: Roots,
+    pub(crate) tree: Tree,
+    pub(crate) journal: Journal,
+    pub(crate) calendar: Calendar,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: Settings,
+    pub(crate) registry: RwLock<Registry>,
+    pub(crate) lookup: Secret<Lookup>,
+    pub(crate) tokens: Prf,
+    pub(crate) index: Secret<Index>,
+    pub(crate) signing: Secret<Signing>,
+    pub(crate) lane: lane::Writer,
+    /// Shred, expire and settle of one process run one after the other.
+    pub(crate) maintenance: async_lock::Mutex<()>,
+    /// Since when `watch` has kept leases alive: before its last read was sent.
+    lease: Mutex<Option<Now>>,
+    causes: Mutex<VecDeque<u8>>,
+    pub(crate) max_seals: u64,
+    /// The labels of the records that this process serves.
+    pub(crate) served: Vec<&'static str>,
+}
+
+/// What could not be opened, in the log's buffer of causes.
+const CAUSE_DOES_NOT_OPEN: u8 = 1;
+
+impl Inner {
+    pub(crate) fn now(&self) -> Now {
+        Now { wall: self.clock.wall(), monotonic: self.clock.monotonic() }
+    }
+
+    pub(crate) fn today(&self) -> Day {
+        self.now().day()
+    }
+
+    pub(crate) fn tag(&self, id: &SubjectId) -> Tag {
+        self.lookup.tag(id.bytes())
+    }
+
+    /// The name of this vault's notes.
+    pub(crate) fn origin(&self) -> String {
+        crate::log::origin(&self.id)
+    }
+
+    /// Whether what was read at `since` may still be believed. One process alone needs no lease: its fences are in
+    /// memory.
+    pub(crate) fn leased(&self, since: Now, now: Now) -> bool {
+        if !self.rows.shared() {
+            return true;
+        }
+        let bound = Duration::from_millis(self.settings.bound_ms.into());
+        let watched = *self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = |from: Now| now.since(from) < bound;
+        fresh(since) || watched.is_some_and(fresh)
+    }
+
+    pub(crate) fn note_cause(&self) {
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        if causes.len() < MAX_CAUSES {
+            causes.push_back(CAUSE_DOES_NOT_OPEN);
+        }
+    }
+
+    /// The beginning of an entry, with the causes that have gathered.
+    pub(crate) fn entry(&self, action: Action, outcome: Outcome) -> Entry {
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        let causes: Vec<u8> = causes.drain(..).collect();
+        Entry::new(self.clock.wall(), action, outcome).with_causes(&causes)
+    }
+
+    /// The same, by an actor on a ground.
+    pub(crate) fn entry_by(&self, action: Action, actor: &Actor, ground: &Ground) -> Result<Entry> {
+        Ok(self.entry(action, Outcome::Done).by(vec![actor.clone()])?.because(ground.clone()))
+    }
+
+    pub(crate) fn basis(&self, purpose: u16) -> Option<Basis> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner).basis(PurposeId(purpose))
+    }
+
+    pub(crate) fn purposes(&self) -> Vec<u16> {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        registry.purposes().map(PurposeId::number).collect()
+    }
+
+    pub(crate) fn label(&self, purpose: u16) -> String {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        registry.label(PurposeId(purpose)).unwrap_or("unknown").to_owned()
+    }
+
+    /// The longest period ever declared for a purpose.
+    pub(crate) fn longest_of(&self, purpose: u16) -> u16 {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        u16::try_from(registry.longest_of(PurposeId(purpose)).unwrap_or(0)).unwrap_or(u16::MAX)
+    }
+
+    fn longest(&self) -> u16 {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        u16::try_from(registry.longest_days()).unwrap_or(u16::MAX)
+    }
+
+    /// Refuses a clock that stands too far beyond the mark of time (ABUSE 16): what it seals would live too long, what
+    /// it destroys would be gone.
+    pub(crate) fn clock_is_sane(&self, now: Now) -> Result<()> {
+        let mark = self.journal.mark();
+        let bound = u32::from(self.settings.clock_jump_days).saturating_add(1);
+        match mark {
+            Some(mark) if u32::from(now.day().0) > u32::from(mark.0).saturating_add(bound) => {
+                Err(Halted::Clock.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves the mark of time to yesterday, if it is behind and the clock can be believed.
+    pub(crate) async fn advance_time(&self) -> Result<()> {
+        let now = self.now();
+        self.clock_is_sane(now)?;
+        let Some(yesterday) = now.day().before() else { return Err(Halted::Clock.into()) };
+        if self.journal.mark().is_none_or(|mark| mark < yesterday) {
+            self.journal.record(&[Event::Mark { day: yesterday }]).await?;
+            self.calendar.drop_until(yesterday);
+        }
+        Ok(())
+    }
+
+    /// As [`advance_time`](Self::advance_time), where a jump of the clock is somebody else's to report.
+    pub(crate) async fn keep_time(&self) -> Result<()> {
+        match self.advance_time().await {
+            Err(Error::Halted(Halted::Clock)) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Makes days ahead where they run short.
+    pub(crate) async fn top_up(&self, always: bool) -> Result<()> {
+        let today = self.today();
+        let longest = self.longest();
+        if always || !self.calendar.covers(today, today.plus(longest)) {
+            let over = self.journal.mark();
+            let to = today.plus(longest).plus(AHEAD);
+            self.calendar
+                .fill(&self.tree, over, today.max(over.map_or(today, |mark| mark.plus(1))), to)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Reads a subject with its way, the fence row and some more, in one multi-key read, and takes in what other
+    /// processes have done.
+    pub(crate) async fn read_subject(&self, tag: &Tag, more: &[Key]) -> Result<Subject> {
+        let mut names = vec![FENCE.to_vec()];
+        names.extend_from_slice(more);
+        for _ in 0..crate::tree::ATTEMPTS {
+            match self.tree.find(tag, &names).await {
+                Ok((found, mut rows)) => {
+                    let fence = if rows.is_empty() { None } else { rows.remove(0) };
+                    self.journal.catch_up(self.journal.head_of(fence.as_ref())?).await?;
+                    return Ok(Subject { found, fence, more: rows });
+                }
+                // The root was replaced between the read and the keeper's answer.
+                Err(Error::RolledBack(why)) => {
+                    if !self.root_has_moved().await? {
+                        return Err(why.into());
+                    }
+                }
+                Err(why) => return Err(why),
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// Whether the keeper's root is another than the one in memory: then a failed read was a race, and no rollback.
+    async fn root_has_moved(&self) -> Result<bool> {
+        let row = self.rows.get(&crate::tree::Node::Root.name()).await?;
+        let Some(row) = row else { return Ok(false) };
+        let epoch = crate::tree::Epoch::decode(&row.value)?;
+        Ok(self.tree.root_in_memory().is_none_or(|id| id != epoch.id))
+    }
+
+    pub(crate) fn refuse_if_frozen(&self) -> Result<()> {
+        if self.journal.with(|state| state.frozen) { Err(Halted::Frozen.into()) } else { Ok(()) }
+    }
+}
+
+/// A subject as it was read.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    pub(crate) found: Found,
+    pub(crate) fence: Option<Versioned>,
+    pub(crate) more: Vec<Option<Versioned>>,
+}
+
+/// What a process can do without acting on a subject.
+impl Vault {
+    /// Which vault this is.
+    #[must_use]
+    pub fn id(&self) -> VaultId {
+        self.0.id
+    }
+
+    /// The settings that were chosen when the vault was made.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The suite that seals.
+    #[must_use]
+    pub fn suite(&self) -> Suite {
+        self.0.tree.suite
+    }
+
+    /// The key that verifies checkpoints, notes and certificates of this vault. Publish it.
+    ///
+    /// # Errors
+    ///
+    /// None that is expected: the name is made by the vault.
+    pub fn verifier_key(&self) -> Result<VerifierKey> {
+        VerifierKey::of(&self.0.origin(), self.0.signing.expose())
+    }
+
+    /// The register of processing, as the vault has stored it: print it with `to_markdown` or `to_json`.
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        self.0.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps leases alive where several processes share the store, and takes in what others have fenced: spawn it on
+    /// your runtime. Without it, a grant or sealer lives for one bound. It ends where only one process can have the
+    /// store, and when the store cannot be read: spawn it again then.
+    ///
+    /// # Errors
+    ///
+    /// What reading the store or the witness said.
+    pub async fn watch(&self) -> Result<()> {
+        let inner = &self.0;
+        let half = Duration::from_millis(u64::from(inner.settings.bound_ms) / 2);
+        while inner.rows.shared() {
+            let since = inner.now();
+            let fence = inner.rows.get(FENCE).await?;
+            inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?).await?;
+            // Only after what was read is in memory may others rely on it.
+            *inner.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(since);
+            inner.journal.complete().await?;
+            inner.clock.sleep(half).await;
+        }
+        Ok(())
+    }
+
+    /// Stops every unlock, seal and open in all processes, within the bound, until [`unfreeze`](Self::unfreeze).
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made durable.
+    pub async fn freeze(&self, actor: &Actor, ground: &Ground) -> Result<()> {
+        self.frozen(true, Action::Freeze, actor, ground).await
+    }
+
+    /// Lets things go on.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made durable.
+    pub async fn unfreeze(&self, actor: &Actor, ground: &Ground) -> Result<()> {
+        self.frozen(false, Action::Unfreeze, actor, ground).await
+    }
+
+    async fn frozen(&self, on: bool, action: Action, actor: &Actor, ground: &Ground) -> Result<()> {
+        let inner = &self.0;
+        // Fenced first: a log that cannot be written must not keep an incident running.
+        inner.journal.record(&[Event::Frozen(on)]).await?;
+        inner.wait_out_bound().await;
+        inner.log(inner.entry_by(action, actor, ground)?).await
+    }
+
+    /// Lets the mark of time move to yesterday although the clock has jumped.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made durable.
+    pub async fn confirm_time(&self, actor: &Actor, ground: &Ground) -> Result<()> {
+        let inner = &self.0;
+        let yesterday = inner.today().before().ok_or(Misuse::Day)?;
+        inner.log(inner.entry_by(Action::ConfirmTime, actor, ground)?).await?;
+        inner.journal.record(&[Event::Mark { day: yesterday }]).await?;
+        inner.calendar.drop_until(yesterday);
+        inner.top_up(true).await
+    }
+}
+
+impl Inner {
+    /// Where several processes share the store, waits until all of them have seen the fence or lost their lease.
+    pub(crate) async fn wait_out_bound(&self) {
+        if self.rows.shared() {
+            let bound = u64::from(self.settings.bound_ms);
+            self.clock.sleep(Duration::from_millis(bound.saturating_add(bound / 10).saturating_add(1))).await;
+        }
+    }
+}

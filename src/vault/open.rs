@@ -1,0 +1,376 @@
+//! Making a vault, opening it, and putting one right whose store was restored from an older copy.
+
+use std::sync::{Arc, Mutex, RwLock};
+
+use crate::actor::{Actor, Ground};
+use crate::calendar::Calendar;
+use crate::clock::{Clock, SystemClock};
+use crate::crypto::aead::Suite;
+use crate::crypto::{self, Prf};
+use crate::error::{Error, Misuse, Result, RolledBack, StoreError, Unsupported};
+use crate::journal::{Event, FENCE, Journal};
+use crate::keeper::{Keeper, RootKey, Roots, VaultId};
+use crate::key::{Index, Lookup, Node as NodeStage, Secret, Signing, Stage, Token};
+use crate::log::{Action, Count};
+use crate::purpose::{Purpose, PurposeInfo};
+use crate::record::Record;
+use crate::row::{Plain, wrap};
+use crate::schema::{Registry, Schema};
+use crate::sealer::MAX_SEALS;
+use crate::store::{Batch, Committed, Expect, Key, Rows, Store};
+use crate::tree::node::under_root;
+use crate::tree::{ATTEMPTS, Epoch, Node, Path, Tree};
+use crate::vault::{Inner, Settings, Vault, lane};
+use crate::wire::{Put as _, Reader};
+use crate::witness::{Memory, Witness};
+
+/// The name of the row that says what lies here.
+const CONFIG: &[u8] = b"c";
+const FORMAT: &[u8] = b"customer-vault/v1";
+
+/// What a process serves: its records and purposes. Then [`create`](Self::create) or [`open`](Self::open).
+#[derive(Debug)]
+pub struct Options {
+    schemas: Vec<Schema>,
+    purposes: Vec<PurposeInfo>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    max_seals: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            schemas: Vec::new(),
+            purposes: Vec::new(),
+            settings: Settings::default(),
+            clock: Arc::new(SystemClock),
+            max_seals: MAX_SEALS,
+        }
+    }
+}
+
+impl Options {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Serves a record, and the purposes that its fields name.
+    #[must_use]
+    pub fn record<R: Record>(mut self) -> Self {
+        self.schemas.push(Schema::of::<R>());
+        self
+    }
+
+    /// Serves a purpose that no record names.
+    #[must_use]
+    pub fn purpose<P: Purpose>(mut self) -> Self {
+        self.purposes.push(PurposeInfo::of::<P>());
+        self
+    }
+
+    /// For [`create`](Self::create): what is a part of the vault.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Another clock than the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Fewer seals a sealer than 2^20, for tests of the bound.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn max_seals(mut self, seals: u64) -> Self {
+        self.max_seals = seals.min(MAX_SEALS);
+        self
+    }
+
+    /// Makes a vault in an empty store. The witness must lie elsewhere than the store: a file keeper is both keeper and
+    /// witness. A creation that was interrupted goes on where it stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Exists`] where there is a vault in the store; what store, keeper or witness say.
+    pub async fn create(
+        self,
+        store: impl Store,
+        keeper: impl Keeper,
+        witness: impl Witness,
+    ) -> Result<Vault> {
+        let (rows, roots, memory) = (Rows::new(store), Roots::new(keeper), Memory::new(witness));
+        let config = claim(&rows, &self.settings).await?;
+        roots.bind(config.id).await?;
+        memory.bind(config.id).await?;
+        let journal = Journal::new(config.id, rows.clone(), memory);
+        self.found(&config, &rows, &roots, &journal).await?;
+        self.start(config, rows, roots, journal).await
+    }
+
+    /// Opens a vault.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Empty`] where there is none; [`RolledBack`] where store, keeper and witness are not of one moment:
+    /// for an older store see [`recover`](Self::recover); [`Error::Contradiction`] where the declarations contradict what
+    /// is stored; what store, keeper or witness say.
+    pub async fn open(self, store: impl Store, keeper: impl Keeper, witness: impl Witness) -> Result<Vault> {
+        let (rows, roots, memory) = (Rows::new(store), Roots::new(keeper), Memory::new(witness));
+        let config = Config::read(&rows).await?;
+        roots.bind(config.id).await?;
+        memory.bind(config.id).await?;
+        let journal = Journal::new(config.id, rows.clone(), memory);
+        journal.open().await?;
+        self.start(config, rows, roots, journal).await
+    }
+
+    /// Opens a vault whose store was restored from an older copy: whatever the witness remembers and the store has lost
+    /// is done again, before anything opens, and shredded. Subjects and keys that were made after the copy are lost with
+    /// it. A copy from before the last destroyed root cannot be recovered: that is what destroying it was for.
+    ///
+    /// # Errors
+    ///
+    /// [`RolledBack::Store`] where the copy's root is destroyed; as [`open`](Self::open) otherwise.
+    pub async fn recover(
+        self,
+        store: impl Store,
+        keeper: impl Keeper,
+        witness: impl Witness,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<Vault> {
+        let (rows, roots, memory) = (Rows::new(store), Roots::new(keeper), Memory::new(witness));
+        let config = Config::read(&rows).await?;
+        roots.bind(config.id).await?;
+        memory.bind(config.id).await?;
+        let journal = Journal::new(config.id, rows.clone(), memory);
+        let tree = config.tree(&rows, &roots);
+        let replayed = crate::recover::replay(&tree, &journal, self.clock.wall()).await?;
+        let vault = self.start(config, rows, roots, journal).await?;
+        let entry = vault.0.entry_by(Action::Recover, actor, ground)?.counting(Count::Records, replayed);
+        vault.0.log(entry).await?;
+        vault.shred(actor, ground).await?;
+        Ok(vault)
+    }
+
+    /// Everything that lies under the first root, in one commit.
+    async fn found(&self, config: &Config, rows: &Rows, roots: &Roots, journal: &Journal) -> Result<()> {
+        let candidate = roots.candidate(0).await?;
+        let epoch = Epoch { epoch: 1, id: candidate.id, wrapped: candidate.wrapped };
+        let mut registry = Registry::default();
+        registry.merge(&self.schemas, &self.purposes)?;
+
+        let mut batch = Batch::new()?;
+        batch.expect(&Node::Root.name(), Expect::Absent);
+        batch.put(&Node::Root.name(), epoch.encode());
+        let under = Under::new(&candidate.key, config)?;
+        under.fresh::<Lookup>(under_root::LOOKUP, &mut batch)?;
+        under.fresh::<Token>(under_root::TOKEN, &mut batch)?;
+        under.fresh::<Index>(under_root::INDEX, &mut batch)?;
+        under.fresh::<Signing>(under_root::SIGNING, &mut batch)?;
+        under.put(under_root::SETTINGS, &self.settings.encode(), &mut batch)?;
+        under.put(under_root::REGISTRY, &registry.encode(), &mut batch)?;
+        let mut events = vec![Event::Created, Event::Root { epoch: 1, id: epoch.id }];
+        events.extend(crate::clock::Day::of(self.clock.wall()).before().map(|day| Event::Mark { day }));
+        let lines = journal.stage(&mut batch, None, &events)?;
+        if rows.commit(batch).await? == Committed::Conflict {
+            return Err(StoreError::Exists.into());
+        }
+        roots.activate(1, epoch.id).await?;
+        journal.committed(&lines)?;
+        journal.complete().await
+    }
+
+    async fn start(self, config: Config, rows: Rows, roots: Roots, journal: Journal) -> Result<Vault> {
+        let tree = config.tree(&rows, &roots);
+        tree.settle_keeper().await?;
+        let mut loaded = None;
+        for _ in 0..ATTEMPTS {
+            match self.load(&tree).await {
+                Err(Error::Busy) => {}
+                done => {
+                    loaded = Some(done?);
+                    break;
+                }
+            }
+        }
+        let Loaded { settings, registry, lookup, tokens, index, signing } = loaded.ok_or(Error::Busy)?;
+        if settings.suite != config.suite || settings.height != config.height {
+            return Err(RolledBack::Mixed.into());
+        }
+        let inner = Inner {
+            id: config.id,
+            lane: lane::Writer::new(config.id, rows.clone())?,
+            rows,
+            roots,
+            tree,
+            journal,
+            calendar: Calendar::default(),
+            clock: self.clock,
+            settings,
+            registry: RwLock::new(registry),
+            lookup,
+            tokens,
+            index,
+            signing,
+            maintenance: async_lock::Mutex::new(()),
+            lease: Mutex::default(),
+            causes: Mutex::default(),
+            max_seals: self.max_seals,
+            served: self.schemas.iter().map(Schema::label).collect(),
+        };
+        inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
+        inner.keep_time().await?;
+        if inner.clock_is_sane(inner.now()).is_ok() {
+            inner.top_up(true).await?;
+        } else {
+            inner.calendar.load(&inner.tree).await?;
+        }
+        inner.log(inner.entry(Action::OpenVault, crate::log::Outcome::Done)).await?;
+        Ok(Vault(Arc::new(inner)))
+    }
+
+    /// Reads what lies under the root, and stores what the declarations add to the registry.
+    async fn load(&self, tree: &Tree) -> Result<Loaded> {
+        let names: Vec<Key> = under_root::ALL.iter().map(|name| name.to_vec()).collect();
+        let mut more = names.clone();
+        more.push(FENCE.to_vec());
+        let (path, rows) = tree.path(&Node::Root, &more).await?;
+        let mut opened = Vec::new();
+        for (name, row) in names.iter().zip(&rows) {
+            opened.push(tree.open_under_root(&path, name, row.as_ref().ok_or(RolledBack::Mixed)?)?);
+        }
+        let [lookup, token, index, signing, settings, registry] = opened.as_slice() else {
+            return Err(RolledBack::Mixed.into());
+        };
+        let mut stored = Registry::decode(registry)?;
+        if stored.merge(&self.schemas, &self.purposes)? {
+            self.store_registry(tree, &path, rows.get(5).and_then(Option::as_ref), &stored).await?;
+        }
+        let token = Secret::<Token>::from_slice(token).ok_or(RolledBack::Mixed)?;
+        Ok(Loaded {
+            settings: Settings::decode(settings)?,
+            registry: stored,
+            lookup: Secret::from_slice(lookup).ok_or(RolledBack::Mixed)?,
+            tokens: Prf::new(token.expose()),
+            index: Secret::from_slice(index).ok_or(RolledBack::Mixed)?,
+            signing: Secret::from_slice(signing).ok_or(RolledBack::Mixed)?,
+        })
+    }
+
+    async fn store_registry(
+        &self,
+        tree: &Tree,
+        path: &Path,
+        old: Option<&crate::store::Versioned>,
+        registry: &Registry,
+    ) -> Result<()> {
+        let mut batch = Batch::new()?;
+        tree.put_under_root(path, under_root::REGISTRY, old, &registry.encode(), &mut batch)?;
+        match tree.rows.commit(batch).await? {
+            Committed::Yes => Ok(()),
+            Committed::Conflict => Err(Error::Busy),
+        }
+    }
+}
+
+struct Loaded {
+    settings: Settings,
+    registry: Registry,
+    lookup: Secret<Lookup>,
+    tokens: Prf,
+    index: Secret<Index>,
+    signing: Secret<Signing>,
+}
+
+/// Wraps directly under the first root.
+struct Under {
+    parent: crate::key::Parent,
+    vault: VaultId,
+}
+
+impl Under {
+    fn new(root: &RootKey, config: &Config) -> Result<Self> {
+        let root = Secret::<NodeStage>::from_slice(root.expose()).ok_or(Error::DoesNotOpen)?;
+        Ok(Under { parent: root.parent(config.suite), vault: config.id })
+    }
+
+    fn fresh<K: Stage>(&self, name: &[u8], batch: &mut Batch) -> Result<()> {
+        self.put(name, Secret::<K>::random()?.expose(), batch)
+    }
+
+    fn put(&self, name: &[u8], bytes: &[u8], batch: &mut Batch) -> Result<()> {
+        batch.put(name, wrap(&self.parent, &self.vault, name, 1, &Plain::whole(0, bytes))?);
+        Ok(())
+    }
+}
+
+/// What has to be known before the first key: in clear, and checked against the settings under the root.
+struct Config {
+    id: VaultId,
+    suite: Suite,
+    height: u8,
+}
+
+impl Config {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_bytes(FORMAT);
+        out.put(self.id.bytes());
+        out.put_u8(self.suite.number());
+        out.put_u8(self.height);
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut r = Reader::new(bytes);
+        if r.bytes().map_err(|_| StoreError::Foreign)? != FORMAT {
+            return Err(Unsupported::Version.into());
+        }
+        let config = Config { id: VaultId(r.array()?), suite: Suite::from_number(r.u8()?)?, height: r.u8()? };
+        r.end()?;
+        if (1..=6).contains(&config.height) { Ok(config) } else { Err(Unsupported::Parameters.into()) }
+    }
+
+    async fn read(rows: &Rows) -> Result<Self> {
+        let row = rows.get(CONFIG).await?.ok_or(StoreError::Empty)?;
+        Config::decode(&row.value)
+    }
+
+    fn tree(&self, rows: &Rows, roots: &Roots) -> Tree {
+        Tree::new(self.id, rows.clone(), roots.clone(), self.suite, self.height)
+    }
+}
+
+/// Puts the vault's id into an empty store, first of all: keeper and witness are bound to it, and a creation that was
+/// interrupted must find them bound to the same.
+async fn claim(rows: &Rows, settings: &Settings) -> Result<Config> {
+    let read = rows.read(&[CONFIG.to_vec(), Node::Root.name()]).await?;
+    match read.as_slice() {
+        [Some(_), Some(_)] => return Err(StoreError::Exists.into()),
+        [Some(config), None] => {
+            let config = Config::decode(&config.value)?;
+            if config.suite != settings.suite || config.height != settings.height {
+                return Err(Misuse::Setting.into());
+            }
+            return Ok(config);
+        }
+        [None, None] => {}
+        _ => return Err(StoreError::Damaged.into()),
+    }
+    let config = Config { id: VaultId(crypto::random()?), suite: settings.suite, height: settings.height };
+    let mut batch = Batch::new()?;
+    batch.expect(CONFIG, Expect::Absent);
+    batch.put(CONFIG, config.encode());
+    match rows.commit(batch).await? {
+        Committed::Yes => Ok(config),
+        Committed::Conflict => Err(Error::Busy),
+    }
+}

@@ -1,0 +1,13 @@
+#[path = "shop/shop.rs"]
+mod shop;
+
+use shop::{Order, OrderView, Shipping};
+
+fn needs<T: std::ops::Deref>(_: T) {}
+
+fn leak(order: Order, view: OrderView<Shipping>) {
+    needs(order);
+    needs(view);
+}
+
+fn main() {}

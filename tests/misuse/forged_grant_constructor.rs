@@ -1,0 +1,10 @@
+#[path = "shop/shop.rs"]
+mod shop;
+
+use customer_vault::Grant;
+use shop::Shipping;
+
+fn main() {
+    let _: Grant<Shipping> = Grant::new();
+    let _: Grant<Shipping> = Grant::default();
+}

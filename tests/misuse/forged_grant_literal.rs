@@ -1,0 +1,9 @@
+#[path = "shop/shop.rs"]
+mod shop;
+
+use customer_vault::Grant;
+use shop::Shipping;
+
+fn main() {
+    let _: Grant<Shipping> = Grant { _purpose: std::marker::PhantomData };
+}

@@ -1,0 +1,7 @@
+use customer_vault::purposes;
+
+purposes! {
+    pub Shipping: contract = 1 "shipping";
+}
+
+fn main() {}

@@ -1,0 +1,14 @@
+#[path = "shop/shop.rs"]
+mod shop;
+
+use customer_vault::record;
+use shop::{Phone, Shipping};
+
+record! {
+    pub struct Parcel / SealedParcel / ParcelView in parcel = "parcel" {
+        pub phone: Phone = 2 "phone", basic, for [Shipping: 90 days];
+        pub mobile: Phone = 1 "mobile", basic, for [Shipping: 90 days];
+    }
+}
+
+fn main() {}
