@@ -2,6 +2,7 @@
 //! the tree of their own, a node a month; destroying a day is one small rotation, whatever was sealed to it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::clock::Day;
@@ -19,12 +20,24 @@ pub(crate) const AHEAD: u16 = 35;
 #[derive(Debug, Default)]
 pub(crate) struct Calendar {
     days: RwLock<BTreeMap<Day, Arc<Secret<DayStage>>>>,
+    /// A day was asked for that another process must have made.
+    missed: AtomicBool,
 }
 
 impl Calendar {
     /// The key of a day, unless it is destroyed or beyond the calendar.
     pub(crate) fn day(&self, day: Day) -> Option<Arc<Secret<DayStage>>> {
         self.days.read().unwrap_or_else(PoisonError::into_inner).get(&day).cloned()
+    }
+
+    /// Remembers that a day was asked for that is not here.
+    pub(crate) fn miss(&self) {
+        self.missed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has to be read again. Asked once.
+    pub(crate) fn missed(&self) -> bool {
+        self.missed.swap(false, Ordering::Relaxed)
     }
 
     /// Whether every day of a range is there.

@@ -226,7 +226,10 @@ impl Core {
             return Ok(Admission::Open { serial: *serial, purpose, cipher: Arc::clone(cipher) });
         }
         // A day that this process does not know was made by another one since the calendar was read.
-        let Some(day_key) = self.fresh.vault.calendar.day(day) else { return Err(Error::Stale) };
+        let Some(day_key) = self.fresh.vault.calendar.day(day) else {
+            self.fresh.vault.calendar.miss();
+            return Err(Error::Stale);
+        };
         let cipher = Arc::new(Secret::combine(&day_key, key).wrap(suite));
         let mut ciphers = self.ciphers.write().unwrap_or_else(PoisonError::into_inner);
         if ciphers.len() >= MAX_CIPHERS {

@@ -1,4 +1,94 @@
-//! Keeps customers' personal data, and does it right.
+//! Keeps customers' personal data for a shop: each field for stated purposes and periods, under keys that end with them.
+//!
+//! ```
+//! use customer_vault::{Forget, Options, Scope, SubjectId, purposes, record, testing};
+//! use customer_vault::value::{Country, PostalAddress};
+//!
+//! purposes! {
+//!     /// Deliver the parcel.
+//!     pub Shipping: Contract = 1 "shipping";
+//!     /// Books of account.
+//!     pub Invoicing: LegalObligation = 2 "invoicing";
+//! }
+//!
+//! record! {
+//!     /// One order.
+//!     pub struct Order[u64] / SealedOrder / OrderView in order = "order" {
+//!         /// Printed on the label.
+//!         pub address: PostalAddress = 1 "address", basic, for [Shipping: 90 days, Invoicing: 10 years];
+//!     }
+//! }
+//!
+//! # pollster::block_on(async {
+//! # let (me, why) = (testing::tester(), testing::test_ground());
+//! let vault = testing::ephemeral(Options::new().record::<Order>()).await?;
+//! let alice = SubjectId::new("c-4711")?;
+//! vault.enroll(&alice, [], &me, &why).await?;
+//!
+//! let address = PostalAddress::parse("1 Long Street\nSpringfield", Country::parse("US")?)?;
+//! let sealer = vault.sealer::<Order>(&alice, &me, &why).await?;
+//! let sealed: SealedOrder = sealer.seal(Order { address }, &7)?; // keep it anywhere
+//!
+//! let hour = std::time::Duration::from_secs(3600);
+//! let token = vault.issue::<Shipping>(&me, &why, hour, Scope::subject(&alice)).await?;
+//! let grant = vault.unlock::<Shipping>(&token, &alice).await?;
+//! assert_eq!(sealed.open(&grant, &7)?.address()?.expose_lines().next(), Some("1 Long Street"));
+//!
+//! vault.forget(&alice, Forget::by(&me, &why)).await?;
+//! assert!(sealed.open(&grant, &7).is_err()); // from here on, everywhere; the books are kept, for the books alone
+//! # Ok::<(), customer_vault::Error>(()) }).unwrap();
+//! ```
+//!
+//! **Every piece of data has its own key. That key lies in one lockbox per purpose, and each lockbox takes two keys: the
+//! person's key for that purpose, and the key of the last day on which that purpose may use it. Destroy either, and that
+//! purpose is over. When the last lockbox is dead, the data is dead, in every copy, wherever the ciphertext has
+//! travelled.** Both kinds of key lie wrapped in a tree whose root is kept outside the store; destroying keys replaces
+//! the root, so that older copies of the key store stop opening too.
+//!
+//! # The verbs
+//!
+//! | to | call | afterwards |
+//! | --- | --- | --- |
+//! | take somebody in | [`enroll`](Vault::enroll), [`consent`](Vault::consent) | keys for every purpose; consent on record |
+//! | seal | [`sealer`](Vault::sealer), then [`seal`](Sealer::seal) | a [`Sealed`] value, to be kept anywhere or [`put`](Vault::put) |
+//! | let somebody read | [`issue`](Vault::issue), [`narrow`](Token::narrow) | a [`Token`] for one purpose |
+//! | read | [`unlock`](Vault::unlock), then [`open`](Sealed::open) | an entry in the log, then a [`Grant`], then a view |
+//! | change | [`update`](Sealed::update), [`renew`](Sealed::renew) | sealed again; only `renew` gives new days |
+//! | end a consent | [`withdraw`](Vault::withdraw) | that purpose stops at once |
+//! | let time do its work | [`expire`](Vault::expire), daily | the keys of days that are over are destroyed |
+//! | forget | [`forget`](Vault::forget), [`undo_forget`](Vault::undo_forget) | *fenced*: nothing opens, except what must stay |
+//! | destroy | [`shred`](Vault::shred), daily | *unreachable*: the keys are gone from the store, the root is replaced |
+//! | prove it | [`settle`](Vault::settle), daily | *destroyed*, *final*: the old root is gone, a [`Certificate`] is signed |
+//! | keep as evidence | [`hold`](Vault::hold), [`release_hold`](Vault::release_hold) | what would go stays, for [`LegalHold`] alone |
+//! | stop | [`revoke`](Vault::revoke), [`freeze`](Vault::freeze) | refused everywhere within the bound |
+//! | put a restored store right | [`Options::recover`] | the erased stay erased |
+//!
+//! # Which type do I want
+//!
+//! - Declare with [`purposes!`] and [`record!`]; the fields' types are in [`value`], or your own [`Value`].
+//! - [`Options`] opens a vault over a [`store`] (one redb file by default), a [`keeper`] of root keys and a [`witness`];
+//!   [`keeper::FileKeeper`] is both of these.
+//! - [`Sealed<Order>`](Sealed) is a whole record, `Sealed<order::address>` one field for a column of its own. Both are
+//!   plain serde values.
+//! - [`Error`] says what to do next; [`Absent`] says why a field of a view is not there.
+//!
+//! # What it does not do
+//!
+//! - It does not stop a process that has the vault open: that process can open everything. A token limits requests *to*
+//!   it.
+//! - It does not bring anything back without the keeper: whoever loses keeper or passphrase has lost the data.
+//! - It does not notice when store, keeper and witness are all put back to one earlier moment.
+//! - It does not encrypt whole files or streams: a cell holds at most 16 MiB.
+//!
+//! The bytes are specified in `docs/SPEC.md`, the threats in `SECURITY.md`, the structure and the invariants in
+//! `ARCHITECTURE.md`; the [`guide`] has the rest.
+//!
+//! # Features
+//!
+//! | feature | default | gives |
+//! | --- | --- | --- |
+//! | `redb` | yes | [`store::RedbStore`]: one file, crash-safe, one process |
+//! | `testing` | no | `testing`: a vault in memory, a clock by hand, faults, the store contract |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -46,6 +136,7 @@ mod records;
 pub mod store;
 // The whole.
 pub mod error;
+pub mod guide;
 #[cfg(any(test, feature = "testing"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;

@@ -6,7 +6,7 @@
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use crate::crypto;
-use crate::error::{Error, StoreError};
+use crate::error::StoreError;
 
 mod memory;
 #[cfg(feature = "redb")]
@@ -124,7 +124,7 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// [`Error::NoRandomness`].
+    /// [`Error::NoRandomness`](crate::Error::NoRandomness).
     pub fn new() -> crate::Result<Self> {
         Ok(Batch { version: crypto::random()?, expect: Vec::new(), writes: Vec::new() })
     }
@@ -261,22 +261,23 @@ impl Rows {
         }
     }
 
-    /// Commits; an unknown outcome is resolved by reading a row of the batch and comparing its version.
+    /// Commits; an unknown outcome is resolved by reading the rows of the batch and comparing their versions. All of
+    /// them, since another writer may have come after ours to some: the batch is atomic, so one that has its version
+    /// proves it, and every batch that must not be made twice writes a row of its own (an entry of the log, a line of the
+    /// journal) that nobody writes again.
     pub(crate) async fn commit(&self, batch: Batch) -> crate::Result<Committed> {
-        let witness = batch.writes.iter().find(|(_, value)| value.is_some()).map(|(key, _)| key.clone());
+        let written = |(key, value): &(Key, Option<Vec<u8>>)| value.is_some().then(|| key.clone());
+        let keys: Vec<Key> = batch.writes.iter().filter_map(written).collect();
         let version = batch.version;
         match self.0.commit(batch).await {
             Ok(()) => Ok(Committed::Yes),
             Err(CommitError::Conflict) => Ok(Committed::Conflict),
             Err(CommitError::Failed(why)) => Err(why.into()),
+            Err(CommitError::Unknown) if keys.is_empty() => Err(StoreError::Unknown.into()),
             Err(CommitError::Unknown) => {
-                let Some(key) = witness else { return Err(Error::Store(StoreError::Unknown)) };
-                match self.get(&key).await? {
-                    Some(row) if row.version == version => Ok(Committed::Yes),
-                    // Another writer may have come after ours: whoever sees a conflict reads again and finds its own
-                    // change done.
-                    _ => Ok(Committed::Conflict),
-                }
+                let rows = self.read(&keys).await?;
+                let ours = rows.iter().flatten().any(|row| row.version == version);
+                Ok(if ours { Committed::Yes } else { Committed::Conflict })
             }
         }
     }

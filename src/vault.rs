@@ -175,6 +175,9 @@ impl Inner {
 
     /// As [`advance_time`](Self::advance_time), where a jump of the clock is somebody else's to report.
     pub(crate) async fn keep_time(&self) -> Result<()> {
+        if self.calendar.missed() {
+            self.calendar.load(&self.tree).await?;
+        }
         match self.advance_time().await {
             Err(Error::Halted(Halted::Clock)) => Ok(()),
             done => done,

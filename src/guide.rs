@@ -1,0 +1,176 @@
+//! The guide: how to declare, run and end things. Each chapter is a page, and its code is compiled.
+
+/// # Declaring
+///
+/// A declaration reads like the page that a data protection officer signs:
+///
+/// ```
+/// use customer_vault::value::{AsEntered, Email, OrderLine, Phone, PostalAddress, SearchQuery};
+/// use customer_vault::{purposes, record};
+///
+/// purposes! {
+///     /// Deliver the parcel.
+///     pub Shipping: Contract = 1 "shipping";
+///     /// Books of account (HGB § 257: ten years).
+///     pub Invoicing: LegalObligation = 2 "invoicing";
+///     /// Recommend goods from what the customer looked at.
+///     pub Recommendation: Consent = 3 "recommendation";
+/// }
+///
+/// record! {
+///     /// What is known of a customer: one a subject, so no id.
+///     pub struct Profile / SealedProfile / ProfileView in profile = "profile", reserved [2 "fax"] {
+///         /// To send the bill to.
+///         pub email: Email = 1 "email", basic, for [Shipping: 90 days, Invoicing: 10 years];
+///         /// For the driver; kept as it was typed, since old rows do not all parse.
+///         pub phone: Option<AsEntered<Phone>> = 3 "phone", basic sensitive, for [Shipping: 90 days], padded 32;
+///     }
+/// }
+///
+/// record! {
+///     /// One search. What grows is a record for each event, not a longer list: each has its own day.
+///     pub struct Search[u64] / SealedSearch / SearchView in search = "search" {
+///         /// What was typed.
+///         pub query: SearchQuery = 1 "query", behaviour, for [Recommendation: 6 months];
+///     }
+/// }
+/// ```
+///
+/// - Numbers and labels stand in sealed bytes and are never used again; put those of a field that goes into
+///   `reserved`. Rust names may change.
+/// - Fields with the same purposes and periods share a cell, and so cost one lockbox a purpose together. `alone` keeps a
+///   field out of it: updating the others then never touches it.
+/// - A period counts from sealing, or from the day given to `seal_as_of`, and ends with a UTC day. There is no "forever".
+/// - Adding a purpose to a field does not open what is already sealed: purposes travel with the data.
+/// - `padded 32` hides the length of a value up to steps of 32 bytes.
+/// - The vault stores what was declared and refuses to open with a contradiction: see
+///   [`Contradiction`](crate::error::Contradiction). [`Vault::registry`](crate::Vault::registry) prints the register of
+///   processing (GDPR Art. 30, PIPL Art. 56).
+pub mod declaring {}
+
+/// # Operating
+///
+/// Three calls a day, in any order, by a job or a task of the service:
+///
+/// ```no_run
+/// # async fn daily(vault: &customer_vault::Vault) -> customer_vault::Result<()> {
+/// use customer_vault::{Actor, Ground};
+///
+/// let (job, daily) = (Actor::service("vault-daily")?, Ground::new("daily")?);
+/// vault.expire(&job, &daily).await?; // destroys the days that are over
+/// vault.shred(&job, &daily).await?;  // destroys what was forgotten or withdrawn and whose grace is over
+/// vault.settle(&job, &daily).await?; // destroys old roots, signs certificates
+/// # Ok(()) }
+/// ```
+///
+/// Each is safe at any time and in any number of processes; what a crash left undone, the next one finishes. If none of
+/// them, nor any unlock, ran for more than a week, the clock counts as jumped and an operator has to
+/// [`confirm_time`](crate::Vault::confirm_time) first: a wrong clock must not destroy ten years of keys.
+///
+/// **Backups.** Sealed data may be backed up anywhere and restored from any day. The vault's store holds the key tables:
+/// restore always the newest copy. An older one is refused at open ([`RolledBack`](crate::error::RolledBack)), and
+/// [`Options::recover`](crate::Options::recover) then does every erasure again before anything opens. That works within
+/// the restore window (30 days unless the settings say otherwise); a copy from before the last destroyed root opens for
+/// nobody. So the newest backup of the key tables must be younger than the window.
+///
+/// Back the keeper's files up apart from the store, and know that a copy of them outlives what the keeper destroys: a
+/// backup of the keeper that is older than an erasure, together with a backup of the store that is older than it, brings
+/// the erased back. Keep one copy, replace it, and never archive it.
+///
+/// **What an unlock costs.** One multi-key read of the store and one durable commit of the log, shared by all that wait
+/// at the time. Opening and sealing are computation only.
+///
+/// **Runtimes.** Taking handles is `async` and needs no particular runtime. The redb store and the file keeper do their
+/// file work in the calling task (a commit waits for redb's own thread); opening a keeper with a passphrase takes a
+/// noticeable part of a second.
+pub mod operating {}
+
+/// # Forgetting
+///
+/// ```
+/// # use customer_vault::{testing, *};
+/// # purposes! { pub Shipping: Contract = 1 "shipping"; }
+/// # record! { pub struct Note / SealedNote / NoteView in note = "note" {
+/// #     pub text: value::FreeText = 1 "text", basic, for [Shipping: 30 days]; } }
+/// # pollster::block_on(async {
+/// # let vault = testing::ephemeral(Options::new().record::<Note>()).await?;
+/// # let (actor, ground) = (testing::tester(), testing::test_ground());
+/// # let id = SubjectId::new("c-1")?;
+/// # vault.enroll(&id, [], &actor, &ground).await?;
+/// let open_order = Day::from_ymd(2099, 1, 31)?;
+/// let request = Forget::by(&actor, &ground).requested_by("Alice, by e-mail").keeping::<Shipping>(open_order);
+/// let receipt = vault.forget(&id, request).await?;
+/// assert_eq!(receipt.stays, [(PurposeId::of::<Shipping>(), open_order)]);
+/// # Ok::<(), Error>(()) }).unwrap();
+/// ```
+///
+/// | level | from when | what holds it |
+/// | --- | --- | --- |
+/// | fenced | `forget` has returned | policy, kept by store, witness and every process: nothing opens or seals |
+/// | unreachable | `shred` has returned, after the grace period | the keys are not in the store any more |
+/// | destroyed | `settle` has destroyed the root that was left | no copy of the store from before opens |
+/// | final | the certificate is signed | window and grants are over |
+///
+/// What stays is *restricted*: purposes whose basis is a legal obligation until the longest period ever declared for them
+/// is over, and what `keeping` names. Other purposes have no key any more, so what was sealed for both opens for the one
+/// that stays and for nothing else. Enrolling the same id again is an error until
+/// [`enroll_again`](crate::Vault::enroll_again), and what was sealed before stays dead.
+///
+/// Give `reference` and `opening` of the receipt to the person and keep neither: the certificate proves with them who
+/// asked, and without them leads to nobody.
+pub mod forgetting {}
+
+/// # What has leaked before, and what stands against it here
+///
+/// | what happened | what stands against it |
+/// | --- | --- |
+/// | Passwords and personal data in plain text in logs (Twitter, 2018; Facebook, 2019) | plaintext has no `Display` or `Serialize`, its `Debug` is masked, errors hold no input: [`value`](crate::value), [`Error`](crate::Error) |
+/// | One service role could read every customer's bucket (Capital One, 2019: 106 million) | a [`Grant`](crate::Grant) holds one purpose's keys of one subject; each is in the log first |
+/// | Data of former customers kept for years without need (Optus, 2022: 9.8 million) | a period on every field, or it does not compile; a day key ends all of a day at once: [`record!`](macro@crate::record) |
+/// | Passport numbers, some encrypted and some not, in one table (Starwood, 2018) | a sensitive field has no unencrypted form to store: [`Sealed`](crate::Sealed) |
+/// | Deleted accounts came back with a restored backup | the witness remembers, `open` refuses an older store, its root is destroyed: [`Options::recover`](crate::Options::recover) |
+/// | A row of one customer copied over another's | what a cell is bound to is stated by the caller, never read from it: [`Sealed::open`](crate::Sealed::open) |
+///
+/// Sources: Twitter's notice of 3 May 2018; Facebook's of 21 March 2019; United States v. Thompson and Capital One's notice
+/// of 29 July 2019; the Australian Information Commissioner's filings on Optus; the UK ICO's penalty notice to Marriott,
+/// 30 October 2020.
+pub mod leaks {}
+
+/// # Testing your code
+///
+/// With the feature `testing` as a dev-dependency:
+///
+/// ```
+/// use customer_vault::value::FreeText;
+/// use customer_vault::{Options, SubjectId, purposes, record, testing};
+///
+/// purposes! { pub Support: Contract = 1 "support"; }
+/// record! {
+///     pub struct Call[u64] / SealedCall / CallView in call = "call" {
+///         pub notes: FreeText = 1 "notes", basic, for [Support: 1 year];
+///     }
+/// }
+///
+/// fn first_line(view: &CallView<Support>) -> Option<&str> {
+///     view.notes().ok()?.expose().lines().next()
+/// }
+///
+/// // Code that takes a view needs no vault:
+/// let call = Call { notes: FreeText::parse("rang twice\nno answer")? };
+/// assert_eq!(first_line(&testing::view::<Support, _>(&call)?), Some("rang twice"));
+///
+/// # pollster::block_on(async {
+/// // Code that takes a vault gets one in memory, with a clock by hand:
+/// let clock = testing::ManualClock::at(customer_vault::Day::from_ymd(2030, 1, 1)?);
+/// let vault = testing::ephemeral(Options::new().record::<Call>().clock(clock.clone())).await?;
+/// let (id, me, why) = (SubjectId::new("c-1")?, testing::tester(), testing::test_ground());
+/// vault.enroll(&id, [], &me, &why).await?;
+/// let sealed = vault.sealer::<Call>(&id, &me, &why).await?.seal(call, &1)?;
+/// let grant = testing::grant::<Support>(&vault, &id).await?;
+/// assert_eq!(first_line(&sealed.open(&grant, &1)?), Some("rang twice"));
+/// # Ok::<(), customer_vault::Error>(()) }).unwrap();
+/// # Ok::<(), customer_vault::Error>(())
+/// ```
+///
+/// A store or keeper of your own is tested by `testing::store_contract` and by the faults in `testing`.
+pub mod testing_your_code {}
