@@ -122,9 +122,11 @@ pub(crate) async fn keep_shelves(inner: &Inner, days: &[Day]) -> Result<(Key, Ex
     let guard = inner.rows.get(GUARD).await?;
     for (name, _) in inner.rows.all(Range::prefix(HELD)).await? {
         let tag: Tag = name.last_chunk().copied().ok_or(Malformed::Length)?;
-        for _ in 0..ATTEMPTS {
-            if keep_subject(inner, &tag, days).await? == Committed::Yes {
-                break;
+        let mut attempts = 0_usize;
+        while keep_subject(inner, &tag, days).await? == Committed::Conflict {
+            attempts = attempts.saturating_add(1);
+            if attempts > ATTEMPTS {
+                return Err(Error::Busy);
             }
         }
     }

@@ -331,6 +331,11 @@ impl State {
         fence
     }
 
+    /// Whether an actor is revoked.
+    pub(crate) fn names(&self, actor: &crate::actor::Actor) -> bool {
+        self.actors.contains(&(actor.kind().number(), actor.name().to_owned()))
+    }
+
     /// Whether a token is revoked, by its id, any of its actors, its purpose, or with all others.
     pub(crate) fn revoked(&self, id: &[u8; 16], actors: &[(u8, &str)], purpose: u16, issued_ms: i64) -> bool {
         self.tokens.contains(id)

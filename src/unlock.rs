@@ -117,7 +117,7 @@ impl Vault {
     ///
     /// # Errors
     ///
-    /// [`Denied::Lifetime`] above what the settings allow, [`Misuse::UnknownPurpose`], [`Misuse::BuiltIn`] for a type
+    /// [`Denied::Lifetime`] above what the settings allow, [`Denied::Revoked`] for an actor that was revoked, [`Misuse::UnknownPurpose`], [`Misuse::BuiltIn`] for a type
     /// that only claims to be a built-in purpose.
     pub async fn issue<P: Purpose>(
         &self,
@@ -131,6 +131,9 @@ impl Vault {
         inner.refuse_if_frozen()?;
         if lifetime > Duration::from_secs(inner.settings.max_token_s.into()) {
             return Err(Denied::Lifetime.into());
+        }
+        if inner.journal.with(|state| state.names(actor)) {
+            return Err(Denied::Revoked.into());
         }
         let now = inner.now();
         let mut id: [u8; 16] = crypto::random()?;

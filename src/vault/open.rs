@@ -153,11 +153,16 @@ impl Options {
         let journal = Journal::new(config.id, rows.clone(), memory);
         let tree = config.tree(&rows, &roots);
         let replayed = crate::recover::replay(&tree, &journal, self.clock.wall()).await?;
+        journal.open().await?;
         let vault = self.start(config, rows, roots, journal).await?;
         let entry = vault.0.entry_by(Action::Recover, actor, ground)?.counting(Count::Records, replayed);
         vault.0.log(entry).await?;
         vault.shred(actor, ground).await?;
-        Ok(vault)
+        match vault.expire(actor, ground).await {
+            // An operator has to confirm the time; days that are over are refused meanwhile.
+            Ok(_) | Err(Error::Halted(_)) => Ok(vault),
+            Err(why) => Err(why),
+        }
     }
 
     /// Everything that lies under the first root, in one commit.
