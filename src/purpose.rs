@@ -215,6 +215,7 @@ macro_rules! purposes {
         $(
             $(#[doc = $doc])*
             #[derive(Debug)]
+            #[allow(clippy::exhaustive_enums)]
             $vis enum $name {}
             impl $crate::Purpose for $name {
                 const NUMBER: u16 = $number;

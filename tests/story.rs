@@ -1,5 +1,6 @@
 //! The main job from end to end, on one redb file with a file keeper.
 #![cfg(all(feature = "redb", feature = "testing"))]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::Duration;
 

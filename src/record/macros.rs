@@ -86,6 +86,7 @@ macro_rules! __record {
         }
     ) => {
         $(#[doc = $doc])*
+        #[allow(clippy::exhaustive_structs)]
         $vis struct $name { $( $(#[doc = $fdoc])* $fvis $field : $ty ),+ }
 
         #[doc = ::core::concat!("[`", ::core::stringify!($name), "`], sealed.")]
@@ -105,6 +106,7 @@ macro_rules! __record {
             $(#[doc = $fdoc])*
             #[doc = ::core::concat!("\n\nField ", $number, ", \"", $flabel, "\".")]
             #[derive(Debug)]
+            #[allow(clippy::exhaustive_enums)]
             $inner enum $field {}
         )+ }
 
