@@ -64,6 +64,24 @@ impl Evidence {
         self.notice_version
     }
 
+    /// When it was given, in milliseconds since 1970; `None` until it is recorded, unless it was stated.
+    #[must_use]
+    pub fn at_ms(&self) -> Option<i64> {
+        (self.at_ms != i64::MIN).then_some(self.at_ms)
+    }
+
+    /// How it was given.
+    #[must_use]
+    pub fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// Who took it.
+    #[must_use]
+    pub fn by(&self) -> &Actor {
+        &self.by
+    }
+
     pub(crate) fn encode(&self, out: &mut Zeroizing<Vec<u8>>) {
         out.put_u32(self.notice_version);
         out.put(&self.notice_hash);

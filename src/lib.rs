@@ -54,6 +54,7 @@
 //! | let somebody read | [`issue`](Vault::issue), [`narrow`](Token::narrow) | a [`Token`] for one purpose |
 //! | read | [`unlock`](Vault::unlock), then [`open`](Sealed::open) | an entry in the log, then a [`Grant`], then a view |
 //! | change | [`update`](Sealed::update), [`renew`](Sealed::renew) | sealed again; only `renew` gives new days |
+//! | see what stands | [`status`](Vault::status), [`tokens`](Vault::tokens), [`log`](Vault::log) | consents, purposes, holds; live tokens; who did what |
 //! | end a consent | [`withdraw`](Vault::withdraw) | that purpose stops at once |
 //! | let time do its work | [`expire`](Vault::expire), daily | the keys of days that are over are destroyed |
 //! | forget | [`forget`](Vault::forget), [`undo_forget`](Vault::undo_forget) | *fenced*: nothing opens, except what must stay |
@@ -119,6 +120,7 @@ pub mod actor;
 pub mod consent;
 mod grant;
 pub mod token;
+mod status;
 mod unlock;
 // When it goes.
 mod certificate;
@@ -157,6 +159,7 @@ pub use schema::{Class, FieldInfo, Registry, Schema, Term, Treatment, Unit};
 pub use sealed::Sealed;
 pub use sealer::Sealer;
 pub use shred::{ExpireReceipt, SettleReceipt, ShredReceipt};
+pub use status::{PurposeStatus, Status};
 pub use token::Token;
 pub use unlock::{Revoke, Scope, TokenInfo, field};
 pub use update::Changes;

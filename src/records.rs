@@ -239,7 +239,7 @@ impl Inner {
         Keys { names, sums, rows: rows.expect("a key of 32 bytes is a key") }
     }
 
-    fn about_subject(&self, subject: &Subject, log: crate::log::Entry) -> Result<crate::log::Entry> {
+    pub(crate) fn about_subject(&self, subject: &Subject, log: crate::log::Entry) -> Result<crate::log::Entry> {
         let meta = self.tree.meta(&subject.found)?.ok_or(Error::NotEnrolled)?;
         let newest = meta.generations.last().ok_or(Error::NotEnrolled)?;
         let audit = self.tree.part(&subject.found, crate::entry::audit_part(newest.number))?;

@@ -559,7 +559,7 @@ impl Inner {
     }
 
     /// What the journal says, whatever the store says.
-    fn permits(&self, tag: &Tag, purpose: u16, today: Day) -> bool {
+    pub(crate) fn permits(&self, tag: &Tag, purpose: u16, today: Day) -> bool {
         self.journal.with(|state| state.fences.get(tag).is_none_or(|fence| fence.permits(purpose, today)))
     }
 

@@ -104,6 +104,8 @@ numbered! {
         Export = 29 "export",
         /// A checkpoint was signed.
         Checkpoint = 30 "checkpoint",
+        /// What stands of a subject was asked.
+        Status = 31 "status",
     }
     /// Why it was refused: an [`Error`] without its details, in one byte.
     Refusal {
