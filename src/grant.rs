@@ -96,6 +96,8 @@ pub(crate) struct Core {
     pub(crate) serials: BTreeMap<u16, [u8; 16]>,
     /// By generation and purpose.
     pub(crate) keys: BTreeMap<(u16, u16), Secret<PurposeStage>>,
+    /// The last day of those that are kept after a forget: no event of the journal says that it is over.
+    pub(crate) until: BTreeMap<(u16, u16), Day>,
     pub(crate) held: HeldShelves,
     pub(crate) ciphers: RwLock<Ciphers>,
 }
@@ -205,6 +207,9 @@ impl Core {
             return Ok(Admission::Refused(Absent::Withdrawn));
         };
         let over = day < now.day() || self.fresh.vault.journal.over(day);
+        if self.until.get(&(generation, purpose)).is_some_and(|until| *until < now.day()) {
+            return Ok(Admission::Refused(Absent::Withdrawn));
+        }
         if let Some(shelf) = self.held.get(&(generation, purpose, day)) {
             return Ok(Admission::Open { serial: *serial, purpose, cipher: Arc::new(shelf.wrap(suite)) });
         }

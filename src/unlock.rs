@@ -353,6 +353,16 @@ impl Vault {
     }
 }
 
+/// The last days of purposes that are kept, by generation and purpose.
+fn kept_until(meta: &Meta) -> BTreeMap<(u16, u16), Day> {
+    let of = |generation: &crate::entry::Generation| {
+        let number = generation.number;
+        let until = generation.purposes.iter().filter_map(move |(p, s)| Some(((number, *p), s.until?)));
+        until.collect::<Vec<_>>()
+    };
+    meta.generations.iter().flat_map(of).collect()
+}
+
 /// A grant before its log entry is durable: it must not be given out yet.
 struct Prepared {
     subject: Subject,
@@ -453,6 +463,7 @@ impl Inner {
             token: Arc::clone(verified),
             ends: since.monotonic.saturating_add(Duration::from_millis(u64::try_from(left).unwrap_or(0))),
             serials: meta.generations.iter().map(|g| (g.number, g.serial)).collect(),
+            until: if built_in == Some(BuiltIn::LegalHold) { BTreeMap::new() } else { kept_until(&meta) },
             keys,
             held,
             ciphers: RwLock::new(HashMap::new()),
