@@ -236,8 +236,8 @@ pub(crate) struct Fence {
     pub(crate) forgotten: Option<Vec<(u16, Day)>>,
     pub(crate) withdrawn: BTreeSet<u16>,
     pub(crate) held: bool,
-    /// Raised by every forget, undo, enroll-again, hold and release: what was taken in another era is stale, even where
-    /// the subject looks the same again.
+    /// Raised by every forget, undo, enroll-again, consent after a withdrawal, hold and release: what was taken in another
+    /// era is stale, even where the subject looks the same again.
     pub(crate) era: u64,
 }
 
@@ -289,7 +289,8 @@ impl State {
                 self.fence(tag, *state).withdrawn.insert(*purpose);
             }
             Event::Consented { tag, state, purpose } => {
-                self.fence(tag, *state).withdrawn.remove(purpose);
+                // A new era: a grant from before the withdrawal may hold a key that a shred has destroyed since.
+                self.new_era(tag, *state).withdrawn.remove(purpose);
             }
             Event::Held { tag, state } => self.new_era(tag, *state).held = true,
             Event::Released { tag, state } => self.new_era(tag, *state).held = false,
