@@ -89,6 +89,8 @@ pub(crate) type Ciphers = HashMap<(u8, u16, u16, Day), Arc<Cipher>>;
 pub(crate) struct Core {
     pub(crate) fresh: Fresh,
     pub(crate) purpose: u16,
+    /// The version of the purpose's notice when it was taken: a consent that counted then may not count now.
+    pub(crate) notice: u32,
     pub(crate) built_in: Option<BuiltIn>,
     pub(crate) token: Arc<Verified>,
     /// When the token stops, by the monotonic clock.
@@ -169,6 +171,9 @@ impl Core {
             if state.revoked(&self.token.id, &actors, self.purpose, crate::unlock::issued_ms(&self.token.id))
             {
                 return Err(Denied::Revoked.into());
+            }
+            if state.notice(self.purpose) != self.notice {
+                return Err(Error::Stale);
             }
             let Some(fence) = fence else { return Ok(()) };
             match self.built_in {

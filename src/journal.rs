@@ -265,7 +265,7 @@ pub(crate) struct State {
     all_until_ms: Option<i64>,
     pub(crate) checkpoint: Option<(u64, [u8; 32])>,
     pub(crate) epoch: u64,
-    pub(crate) notices: BTreeMap<u16, u32>,
+    notices: BTreeMap<u16, u32>,
 }
 
 /// A day, or none yet.
@@ -318,6 +318,11 @@ impl State {
                 self.notices.insert(*purpose, *version);
             }
         }
+    }
+
+    /// The version of a purpose's notice below which consents do not count.
+    pub(crate) fn notice(&self, purpose: u16) -> u32 {
+        self.notices.get(&purpose).copied().unwrap_or(0)
     }
 
     fn new_era(&mut self, tag: &Tag, state: u64) -> &mut Fence {

@@ -35,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) serial: [u8; 16],
     /// Keys of the purposes whose basis stands.
     pub(crate) keys: BTreeMap<u16, Secret<PurposeStage>>,
+    /// The versions of their notices: a consent that counted then may not count now.
+    pub(crate) notices: Vec<(u16, u32)>,
     pub(crate) suite: Suite,
     /// 16 random bytes, once a handle; not stored.
     pub(crate) prefix: [u8; 16],
@@ -257,8 +259,11 @@ impl Core {
     pub(crate) fn check(&self) -> Result<Now> {
         let now = self.fresh.vault.now();
         self.fresh.vault.clock_is_sane(now)?;
-        self.fresh.check(now, |_, fence| match fence {
+        self.fresh.check(now, |state, fence| match fence {
             Some(fence) if fence.forgotten.is_some() => Err(Erased::Forgotten.into()),
+            _ if self.notices.iter().any(|(purpose, notice)| state.notice(*purpose) != *notice) => {
+                Err(Error::Stale)
+            }
             Some(fence) if fence.state != self.state || fence.era != self.fresh.era => Err(Error::Stale),
             _ => Ok(()),
         })?;

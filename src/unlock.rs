@@ -322,6 +322,11 @@ impl Vault {
                 continue;
             }
             let (generation, serial, state) = (newest.number, newest.serial, entry.meta.state);
+            // Before the keys are chosen: a notice that is raised meanwhile ends the sealer.
+            let purposes = inner.purposes();
+            let notices = inner
+                .journal
+                .with(|state| purposes.iter().map(|purpose| (*purpose, state.notice(*purpose))).collect());
             let log = inner.about(inner.entry_by(Action::Sealer, actor, ground)?, &entry);
             let stands: Vec<u16> = inner.standing(&entry.meta, generation, since.day());
             let keys = entry
@@ -342,6 +347,7 @@ impl Vault {
                 generation,
                 serial,
                 keys,
+                notices,
                 suite: inner.tree.suite,
                 prefix: crypto::random()?,
                 counter: AtomicU64::new(0),
@@ -443,6 +449,8 @@ impl Inner {
             return Err(Denied::Revoked.into());
         }
         let meta = self.tree.meta(&subject.found)?.ok_or(Error::NotEnrolled)?;
+        // Before the keys are chosen: a notice that is raised meanwhile ends the grant.
+        let notice = self.journal.with(|state| state.notice(P::NUMBER));
         let (era, known) = self.era(&tag);
         let (keys, held) = match built_in {
             None => (self.keys_of(&subject, &meta, &tag, P::NUMBER, since)?, HeldShelves::new()),
@@ -459,6 +467,7 @@ impl Inner {
         let core = Core {
             fresh: Fresh { vault: Arc::clone(self), tag, since, era, checked: AtomicU64::new(known) },
             purpose: P::NUMBER,
+            notice,
             built_in,
             token: Arc::clone(verified),
             ends: since.monotonic.saturating_add(Duration::from_millis(u64::try_from(left).unwrap_or(0))),
@@ -563,7 +572,7 @@ impl Inner {
         let Some(generation) = meta.generations.iter().find(|g| g.number == generation) else {
             return Vec::new();
         };
-        let notice = |purpose| self.journal.with(|state| state.notices.get(&purpose).copied().unwrap_or(0));
+        let notice = |purpose| self.journal.with(|state| state.notice(purpose));
         let mut stands = self.purposes();
         stands.retain(|purpose| generation.stands(*purpose, self.basis(*purpose), notice(*purpose), today));
         stands
