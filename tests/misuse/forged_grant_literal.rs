@@ -5,5 +5,5 @@ use customer_vault::Grant;
 use shop::Shipping;
 
 fn main() {
-    let _: Grant<Shipping> = Grant { _purpose: std::marker::PhantomData };
+    let _: Grant<Shipping> = Grant { purpose: std::marker::PhantomData };
 }
