@@ -5,7 +5,10 @@
 
 use zeroize::Zeroizing;
 
-use crate::crypto::{self, aead::TAG};
+use crate::crypto::{
+    self,
+    aead::{Suite, TAG},
+};
 use crate::error::{Error, Malformed, Result, Unsupported};
 use crate::keeper::VaultId;
 use crate::key::{Parent, label};
@@ -13,6 +16,8 @@ use crate::wire::{Put as _, Reader};
 
 const VERSION: u8 = 1;
 const NONCE: usize = 16;
+/// The fewest bytes of a part: its name and length, a nonce and a tag.
+const SMALLEST: usize = 9 + NONCE + TAG;
 /// The most parts of a row.
 const MAX_PARTS: usize = 4096;
 
@@ -98,7 +103,7 @@ pub(crate) fn wrap(
 pub(crate) struct Row<'a> {
     pub(crate) parent_generation: u64,
     pub(crate) generation: u64,
-    suite: u8,
+    suite: Suite,
     header: &'a [u8],
     parts: Vec<(Part, &'a [u8])>,
 }
@@ -109,12 +114,12 @@ impl<'a> Row<'a> {
         if reader.u8()? != VERSION {
             return Err(Unsupported::Version.into());
         }
-        let suite = reader.u8()?;
+        let suite = Suite::from_number(reader.u8()?)?;
         let parent_generation = reader.u64()?;
         let generation = reader.u64()?;
         reader.take(16)?;
         let count = usize::from(reader.u16()?);
-        if count > MAX_PARTS || reader.rest().len() < count.saturating_mul(9) {
+        if count > MAX_PARTS || reader.rest().len() < count.saturating_mul(SMALLEST) {
             return Err(Malformed::Length.into());
         }
         let mut named = Vec::with_capacity(count);
@@ -148,7 +153,7 @@ impl<'a> Row<'a> {
     ) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let found = (0_u16..).zip(&self.parts).find(|(_, (known, _))| *known == part);
         let Some((index, (_, bytes))) = found else { return Ok(None) };
-        if self.suite != parent.suite.number() {
+        if self.suite != parent.suite {
             return Err(Error::DoesNotOpen);
         }
         let mut aad = aad(vault, name, self.header);
