@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use zeroize::Zeroizing;
 
-use crate::cell::{self, Lock, Shelves, Slot, Unique, slot};
+use crate::cell::{self, Lock, MAX_PLAINTEXT, Shelves, Slot, Unique, slot};
 use crate::clock::Day;
 use crate::context::Context;
 use crate::crypto::aead::Suite;
@@ -163,6 +163,10 @@ impl<R: Record<Id = I>, I> Sealer<R, I> {
                 let padding = R::FIELDS.get(*index).map_or(0, FieldInfo::padding);
                 plaintext = plaintext.saturating_add(slot::len(record.encoded_len(*index), padding));
             }
+            // Before memory is taken: a value may say any length.
+            if plaintext > MAX_PLAINTEXT {
+                return Err(Misuse::TooLarge.into());
+            }
             let len = planned
                 .shelves
                 .as_ref()
@@ -196,6 +200,9 @@ impl<R: Record<Id = I>, I> Sealer<R, I> {
         let padding = F::INFO.padding();
         let slots = [Slot { number: F::INFO.number, padded: padding > 0 }];
         let plaintext = slot::len(value.encoded_len(), padding);
+        if plaintext > MAX_PLAINTEXT {
+            return Err(Misuse::TooLarge.into());
+        }
         let len = cell::sealed_len(&slots, shelves.boxes.len(), plaintext);
         let mut out = Zeroizing::new(Vec::with_capacity(len.saturating_add(6)));
         out.put_u8(VERSION);

@@ -24,6 +24,8 @@ use crate::wire::{Put as _, Reader};
 pub struct Changes<R> {
     /// A field's slot, as it will lie in its cell.
     slots: BTreeMap<u16, Piece>,
+    /// A value was too large, or wrote another length than it said.
+    refused: bool,
     of: std::marker::PhantomData<fn() -> R>,
 }
 
@@ -38,8 +40,14 @@ impl<R: Record> Changes<R> {
     /// Sets a field. The value is taken and wiped.
     pub fn set<F: Field<Record = R>>(&mut self, value: F::Type) {
         let padding = F::INFO.padding();
-        let mut bytes = Zeroizing::new(Vec::with_capacity(slot::len(value.encoded_len(), padding)));
+        let len = slot::len(value.encoded_len(), padding);
+        if len > cell::MAX_PLAINTEXT {
+            self.refused = true;
+            return;
+        }
+        let mut bytes = Zeroizing::new(Vec::with_capacity(len));
         slot::put(value.encoded_len(), padding, &mut Encoder::new(&mut bytes), |out| value.encode(out));
+        self.refused |= bytes.len() != len;
         self.slots.insert(F::INFO.number, Piece { padded: padding > 0, bytes });
     }
 }
@@ -133,8 +141,11 @@ fn update<R: Record<Id = I>, I, P: Purpose>(
     change: impl FnOnce(&mut Changes<R>),
 ) -> Result<Sealed<R, I>> {
     let (core, now) = together(sealer, grant)?;
-    let mut changes = Changes { slots: BTreeMap::new(), of: std::marker::PhantomData };
+    let mut changes = Changes { slots: BTreeMap::new(), refused: false, of: std::marker::PhantomData };
     change(&mut changes);
+    if changes.refused {
+        return Err(Misuse::TooLarge.into());
+    }
     let mut set = changes.slots;
     let mut next: BTreeMap<u16, Next<'_>> = BTreeMap::new();
     for (raw, cell) in raw_cells(sealed.as_bytes())? {
