@@ -160,7 +160,7 @@ impl<P: Purpose> Grant<P> {
 impl Core {
     fn check(&self) -> Result<Now> {
         let now = self.fresh.vault.now();
-        self.token.check_time(now.wall)?;
+        self.token.check_time(self.fresh.vault.token_time(now.wall))?;
         // A wall clock that was set back gives no more time (ABUSE 16).
         if now.monotonic >= self.ends {
             return Err(Denied::Expired.into());

@@ -135,12 +135,12 @@ impl Vault {
         if inner.journal.with(|state| state.names(actor)) {
             return Err(Denied::Revoked.into());
         }
-        let now = inner.now();
+        let now = inner.token_time(inner.clock.wall());
         let mut id: [u8; 16] = crypto::random()?;
-        for (to, from) in id.iter_mut().zip(now.wall.max(0).to_be_bytes().iter().skip(2)) {
+        for (to, from) in id.iter_mut().zip(now.max(0).to_be_bytes().iter().skip(2)) {
             *to = *from;
         }
-        let seconds = now.wall.div_euclid(1000);
+        let seconds = now.div_euclid(1000);
         let expires = seconds.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
         let claims = Claims {
             id,
@@ -158,7 +158,7 @@ impl Vault {
             purpose: PurposeId(P::NUMBER),
             actor: actor.clone(),
             expires,
-            issued_ms: now.wall,
+            issued_ms: now,
             last_used_ms: None,
         };
         let entry = inner.entry_by(Action::Issue, actor, ground)?.for_purpose(P::NUMBER).under_token(id);
@@ -182,7 +182,7 @@ impl Vault {
         let inner = &self.0;
         let fence = inner.rows.get(FENCE).await?;
         inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?).await?;
-        let now = inner.clock.wall().div_euclid(1000);
+        let now = inner.token_time(inner.clock.wall()).div_euclid(1000);
         let mut alive = Vec::new();
         for (name, row) in inner.rows.all(Range::prefix(TOKENS)).await? {
             let id: [u8; 16] = name.last_chunk().copied().ok_or(crate::error::Malformed::Length)?;
@@ -402,7 +402,7 @@ impl Inner {
         if verified.purpose != P::NUMBER {
             return Err(Denied::Purpose.into());
         }
-        verified.check_time(self.clock.wall())?;
+        verified.check_time(self.token_time(self.clock.wall()))?;
         let lifetime = verified.expires.saturating_sub(issued_ms(&verified.id).div_euclid(1000));
         if lifetime > i64::from(self.settings.max_token_s).saturating_add(1) {
             return Err(Denied::Lifetime.into());
@@ -437,7 +437,8 @@ impl Inner {
     ) -> Result<Prepared> {
         let built_in = self.known::<P>()?;
         let since = self.now();
-        verified.check_time(since.wall)?;
+        let wall = self.token_time(since.wall);
+        verified.check_time(wall)?;
         if !verified.reaches(id) {
             return Err(Denied::Subject.into());
         }
@@ -463,7 +464,7 @@ impl Inner {
         let audit = self.tree.part(&subject.found, audit_part(newest.number))?;
         let audit = audit.and_then(|bytes| Secret::<Audit>::from_slice(&bytes));
         let pseudonym = audit.map(|key| Pseudonym::of(&crypto::Prf::new(key.expose()), &self.id));
-        let left = verified.expires.saturating_mul(1000).saturating_sub(since.wall);
+        let left = verified.expires.saturating_mul(1000).saturating_sub(wall);
         let core = Core {
             fresh: Fresh { vault: Arc::clone(self), tag, since, era, checked: AtomicU64::new(known) },
             purpose: P::NUMBER,

@@ -79,6 +79,12 @@ impl Inner {
         Now { wall: self.clock.wall(), monotonic: self.clock.monotonic() }
     }
 
+    /// The wall clock for tokens, which never stands before the end of the mark of time: what had expired by then stays
+    /// expired where the clock is set back (ABUSE 16).
+    pub(crate) fn token_time(&self, wall_ms: i64) -> i64 {
+        self.journal.mark().map_or(wall_ms, |mark| wall_ms.max(mark.end_ms()))
+    }
+
     pub(crate) fn today(&self) -> Day {
         self.now().day()
     }
