@@ -204,7 +204,13 @@ impl Vault {
     /// Where it cannot be made durable.
     pub async fn revoke(&self, what: Revoke, actor: &Actor, ground: &Ground) -> Result<()> {
         let inner = &self.0;
-        let until_ms = inner.clock.wall();
+        let mut until_ms = inner.clock.wall();
+        if matches!(what, Revoke::Purpose(_) | Revoke::All) {
+            // A clock that was set back must not leave out what was issued before that.
+            let issued = inner.rows.all(Range::prefix(TOKENS)).await?;
+            let issued = issued.iter().filter_map(|(name, _)| name.last_chunk::<16>()).map(issued_ms);
+            until_ms = issued.fold(until_ms, i64::max);
+        }
         let revocation = match what {
             Revoke::Token(id) => Revocation::Token(id),
             Revoke::Actor(who) => Revocation::Actor(who.kind().number(), who.name().to_owned()),
