@@ -48,6 +48,11 @@ impl Calendar {
 
     /// Forgets keys of days that are over.
     pub(crate) fn drop_until(&self, mark: Day) {
+        let first =
+            self.days.read().unwrap_or_else(PoisonError::into_inner).first_key_value().map(|(day, _)| *day);
+        if first.is_none_or(|first| first > mark) {
+            return;
+        }
         let mut days = self.days.write().unwrap_or_else(PoisonError::into_inner);
         let kept = days.split_off(&mark.plus(1));
         *days = kept;

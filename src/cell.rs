@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::crypto::aead::{self, Cipher, Suite, TAG};
 use crate::crypto::{self, Prf};
 use crate::error::{Error, Malformed, Misuse, Result};
-use crate::key::{Content, Secret};
+use crate::key::ContentKey;
 use crate::value::Encoder;
 use crate::wire::{Put as _, Reader, length, varint_len};
 
@@ -125,7 +125,7 @@ pub(crate) fn seal(
 
     // Everything that is authenticated goes in, so that any difference between two seals gives another content key,
     // even with prefix and counter repeated by a fork, a snapshot or a stuck generator (ABUSE 12).
-    let content = Secret::<Content>::derive(
+    let content = ContentKey::derive(
         &shelves.hedge,
         &[
             &unique.prefix,
@@ -176,7 +176,7 @@ fn put_header(shelves: &Shelves, slots: &[Slot], out: &mut Zeroizing<Vec<u8>>) {
 fn lock(
     shelves: &Shelves,
     context: &Context,
-    content: &Secret<Content>,
+    content: &ContentKey,
     seal_id: &[u8; SEAL_ID],
     out: &mut [u8],
 ) -> Result<()> {
@@ -281,6 +281,26 @@ impl<'a> Cell<'a> {
         self.lockboxes().find(|(known, _)| *known == purpose).map(|(_, day)| day)
     }
 
+    /// Whether the lockbox of a purpose opens under a shelf: then purpose and day are what was sealed.
+    pub(crate) fn is_locked_by(&self, context: &Context, purpose: u16, cipher: &Cipher) -> bool {
+        self.unlock(context, purpose, cipher).is_ok()
+    }
+
+    /// Opens one lockbox.
+    fn unlock(&self, context: &Context, purpose: u16, cipher: &Cipher) -> Result<ContentKey> {
+        let index = self.lockboxes().position(|(known, _)| known == purpose).ok_or(Error::DoesNotOpen)?;
+        let named = self.boxes.chunks_exact(4).nth(index).ok_or(Error::DoesNotOpen)?;
+        let space = self.locks.chunks_exact(LOCKBOX).nth(index).ok_or(Error::DoesNotOpen)?;
+        let (wrapped, tag) = space.split_first_chunk::<32>().ok_or(Error::DoesNotOpen)?;
+        let seal_id: &[u8; 16] = self.seal_id.try_into().map_err(|_| Error::DoesNotOpen)?;
+        let mut aad = Aad::new(context)?;
+        aad.push(seal_id)?;
+        aad.push(named)?;
+        let mut key = *wrapped;
+        cipher.open(seal_id, aad.bytes(), &mut key, tag.try_into().map_err(|_| Error::DoesNotOpen)?)?;
+        Ok(ContentKey::take(&mut key))
+    }
+
     /// Decrypts with the cipher of one lockbox's shelf and gives the values' bytes to `read`; afterwards they are wiped.
     pub(crate) fn open<T>(
         &self,
@@ -289,21 +309,8 @@ impl<'a> Cell<'a> {
         cipher: &Cipher,
         read: impl FnOnce(&[u8]) -> Result<T>,
     ) -> Result<T> {
-        let index = self.lockboxes().position(|(known, _)| known == purpose).ok_or(Error::DoesNotOpen)?;
-        let named = self.boxes.chunks_exact(4).nth(index).ok_or(Error::DoesNotOpen)?;
-        let space = self.locks.chunks_exact(LOCKBOX).nth(index).ok_or(Error::DoesNotOpen)?;
-        let (wrapped, tag) = space.split_first_chunk::<32>().ok_or(Error::DoesNotOpen)?;
-        let seal_id: &[u8; 16] = self.seal_id.try_into().map_err(|_| Error::DoesNotOpen)?;
-
+        let content = self.unlock(context, purpose, cipher)?;
         let mut aad = Aad::new(context)?;
-        let common = aad.len;
-        aad.push(seal_id)?;
-        aad.push(named)?;
-        let mut key = *wrapped;
-        cipher.open(seal_id, aad.bytes(), &mut key, tag.try_into().map_err(|_| Error::DoesNotOpen)?)?;
-        let content = Secret::<Content>::take(&mut key);
-
-        aad.len = common;
         aad.push(self.header)?;
         let (body, tag) = self.body.split_last_chunk::<TAG>().ok_or(Error::DoesNotOpen)?;
         with_copy(body, |buffer| {

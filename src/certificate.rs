@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 
 use crate::clock::{Day, rfc3339};
 use crate::entry::Shredded;
-use crate::error::{Malformed, Result, Unsupported};
+use crate::error::{Malformed, Result, RolledBack, Unsupported};
+use crate::key::label;
 use crate::note::{SignedNote, VerifierKey, sign_note};
-use crate::store::Key;
+use crate::row::{Plain, Row, wrap};
+use crate::store::{Key, Versioned};
 use crate::tree::rotate::BatchId;
 use crate::vault::{Inner, Vault};
 use crate::wire::{Put as _, Reader};
@@ -31,8 +33,8 @@ impl Certificate {
     pub fn verify(note: &str, key: &VerifierKey) -> Result<String> {
         let text = SignedNote::parse(note)?.verify(key)?.to_owned();
         // Another note of the same vault is no certificate.
-        let heading = text.lines().next().unwrap_or_default();
-        if heading.ends_with("/erasure") { Ok(text) } else { Err(Malformed::Content.into()) }
+        let heading = format!("{}/erasure", key.name());
+        if text.lines().next() == Some(&*heading) { Ok(text) } else { Err(Malformed::Content.into()) }
     }
 
     pub(crate) fn name(reference: &[u8; 16]) -> Key {
@@ -131,7 +133,19 @@ impl Pending {
         [Self::PREFIX, &self.reference[..]].concat()
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// Wrapped, so that nobody who writes the store can have a certificate signed that they made up.
+    pub(crate) fn wrap(&self, vault: &Inner) -> Result<Vec<u8>> {
+        let plain = Plain::whole(0, &self.encode());
+        wrap(&vault.side_parent(label::PENDING)?, &vault.id, &self.name(), 0, &plain)
+    }
+
+    pub(crate) fn unwrap(vault: &Inner, name: &[u8], row: &Versioned) -> Result<Self> {
+        let plain = Row::parse(&row.value)?.open_all(&vault.side_parent(label::PENDING)?, &vault.id, name);
+        let plain = plain.map_err(|_| RolledBack::Mixed)?.into_whole().ok_or(Malformed::Content)?;
+        Self::decode(&plain)
+    }
+
+    fn encode(&self) -> Vec<u8> {
         let mut out = vec![1];
         out.put(&self.reference);
         out.put(&self.batch);
@@ -149,7 +163,7 @@ impl Pending {
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+    fn decode(bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new(bytes);
         if r.u8()? != 1 {
             return Err(Unsupported::Version.into());

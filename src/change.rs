@@ -2,6 +2,7 @@
 //! races with, it reads again and decides again.
 
 use crate::clock::Day;
+use crate::crypto;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::journal::Event;
@@ -80,15 +81,19 @@ impl Inner {
                     None => batch.delete(&name),
                 };
             }
+            let mut log = change.log;
             let lines = if change.events.is_empty() {
                 Vec::new()
             } else {
+                // The n-th line of the journal names the tag: the n-th entry must not name the pseudonym, or every unlock
+                // could be linked to the tombstone (ABUSE 44).
+                log = log.anonymous(crypto::random()?);
                 match self.journal.stage(&mut batch, subject.fence.as_ref(), &change.events) {
                     Err(Error::Busy) => continue,
                     lines => lines?,
                 }
             };
-            if self.lane.commit(batch, &[change.log]).await? == Committed::Yes {
+            if self.lane.commit(batch, &[log]).await? == Committed::Yes {
                 self.journal.committed(&lines)?;
                 let witnessed = lines.is_empty() || self.journal.complete().await.is_ok();
                 return Ok(Changed { out: change.out, witnessed });

@@ -179,12 +179,20 @@ impl Vault {
                 if generation.forgotten.is_some() {
                     return Err(Erased::Forgotten.into());
                 }
-                let mut event = None;
+                let (mut event, mut renewed) = (None, false);
                 for consent in &consents {
                     let standing = generation.purposes.entry(consent.purpose).or_default();
                     standing.consent = Some(consent.evidence.clone());
-                    if standing.withdrawn.take().is_some() {
-                        standing.held = false;
+                    if let Some(due) = standing.withdrawn.take() {
+                        if standing.held {
+                            // The key is kept as evidence, and must not serve its purpose again.
+                            return Err(Erased::Purpose.into());
+                        }
+                        if due <= inner.trusted_today() {
+                            // The grace is over: what was sealed before stays closed, whether a shred has run or not.
+                            entry.keys.remove(&(generation.number, consent.purpose));
+                            renewed = true;
+                        }
                         entry.meta.state = entry.meta.state.saturating_add(1);
                         event =
                             Some(Event::Consented { tag, state: entry.meta.state, purpose: consent.purpose });
@@ -195,6 +203,12 @@ impl Vault {
                 }
                 let mut change = Change::new(entry, log, ());
                 change.events.extend(event);
+                if renewed {
+                    // The old key has left the entry: a shred makes that true of older copies too.
+                    change
+                        .writes
+                        .push((crate::change::due_name(inner.trusted_today(), &tag), Some(Vec::new())));
+                }
                 Ok(change)
             })
             .await?;
@@ -257,7 +271,8 @@ impl Inner {
             let known = entry.is_some();
             let mut entry = entry.unwrap_or_default();
             let number = match (known, again, entry.newest()) {
-                (false, false, _) | (true, true, None) => 1,
+                // An entry without an enrolment is what a replay leaves of somebody who was enrolled after the copy.
+                (false, false, _) | (true, _, None) => 1,
                 (true, true, Some(newest)) if newest.forgotten.is_some() => {
                     newest.number.checked_add(1).ok_or(Misuse::TooLarge)?
                 }
@@ -269,7 +284,7 @@ impl Inner {
             };
             if again {
                 // What was to be destroyed after the grace period is destroyed with the next shred.
-                let today = self.today();
+                let today = self.trusted_today();
                 for generation in &mut entry.meta.generations {
                     if let Some(forgotten) = &mut generation.forgotten {
                         forgotten.due = forgotten.due.min(today);

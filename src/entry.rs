@@ -73,6 +73,8 @@ pub(crate) struct Forgotten {
 /// A legal hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
+    /// Random, in the names of the rows that this hold keeps: what an earlier hold has left is never taken for its own.
+    pub(crate) serial: [u8; 8],
     pub(crate) since_ms: i64,
     pub(crate) ground: String,
 }
@@ -251,6 +253,9 @@ impl Entry {
             {
                 done.push(Shredded { forgotten: forgotten.clone(), destroyed, kept });
                 forgotten.shredded = true;
+                // Nor when: the log has the same moments beside its pseudonyms.
+                forgotten.at_ms = 0;
+                generation.enrolled_ms = 0;
                 forgotten.reference = [0; 16];
                 forgotten.commitment = [0; 32];
                 forgotten.actor.clear();
@@ -293,6 +298,7 @@ impl Meta {
         out.put_u64(self.state);
         out.put_u8(self.held.is_some().into());
         if let Some(held) = &self.held {
+            out.put(&held.serial);
             out.put_i64(held.since_ms);
             out.put_bytes(held.ground.as_bytes());
         }
@@ -331,7 +337,7 @@ impl Meta {
         }
         let mut meta = Meta { state: r.u64()?, ..Meta::default() };
         if r.flag()? {
-            meta.held = Some(Held { since_ms: r.i64()?, ground: r.text()?.to_owned() });
+            meta.held = Some(Held { serial: r.array()?, since_ms: r.i64()?, ground: r.text()?.to_owned() });
         }
         for _ in 0..r.u16()? {
             let mut generation = Generation {

@@ -4,9 +4,12 @@
 //! stays. The keys are destroyed by the next [`shred`](Vault::shred) after the grace period.
 
 use std::collections::BTreeMap;
+use std::fmt;
+
+use zeroize::Zeroizing;
 
 use crate::actor::{Actor, Ground, SubjectId};
-use crate::change::{Change, due_name};
+use crate::change::Change;
 use crate::clock::Day;
 use crate::crypto;
 use crate::entry::{Entry, Forgotten};
@@ -18,13 +21,13 @@ use crate::vault::{Inner, Vault};
 
 const COMMITMENT: &[u8] = b"customer-vault/v1/requester";
 
-/// A request to forget somebody.
-#[derive(Clone, Debug)]
+/// A request to forget somebody. Its `Debug` does not show who asked.
+#[derive(Clone)]
 pub struct Forget {
     actor: Actor,
     approver: Option<Actor>,
     ground: Ground,
-    requester: Box<str>,
+    requester: Zeroizing<String>,
     keeping: BTreeMap<u16, Day>,
     at_once: bool,
 }
@@ -37,7 +40,7 @@ impl Forget {
             actor: actor.clone(),
             approver: None,
             ground: ground.clone(),
-            requester: "".into(),
+            requester: Zeroizing::default(),
             keeping: BTreeMap::new(),
             at_once: false,
         }
@@ -54,7 +57,7 @@ impl Forget {
     /// [`ForgetReceipt::opening`] is for the person alone.
     #[must_use]
     pub fn requested_by(mut self, who: &str) -> Self {
-        self.requester = who.into();
+        self.requester = Zeroizing::new(who.to_owned());
         self
     }
 
@@ -74,8 +77,28 @@ impl Forget {
     }
 }
 
-/// What a forget has reached: *fenced*.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl fmt::Debug for Forget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forget")
+            .field("actor", &self.actor)
+            .field("ground", &self.ground)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ForgetReceipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { witnessed, due, stays, .. } = self;
+        f.debug_struct("ForgetReceipt")
+            .field("witnessed", witnessed)
+            .field("due", due)
+            .field("stays", stays)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a forget has reached: *fenced*. Its `Debug` shows neither reference nor opening.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ForgetReceipt {
     /// Names the certificate to come. Hand it to the person.
@@ -98,7 +121,8 @@ impl Vault {
     /// # Errors
     ///
     /// [`Error::NotEnrolled`]; [`Erased::Forgotten`] where it was forgotten before; [`Misuse::UnknownPurpose`] and
-    /// [`Misuse::Day`] for what shall be kept; what the store says, and then nothing has changed.
+    /// [`Misuse::Day`] for what shall be kept; what the store says: then it may have happened all the same, where the
+    /// outcome of a commit could not be found out, and a second call says [`Erased::Forgotten`].
     pub async fn forget(&self, id: &SubjectId, request: Forget) -> Result<ForgetReceipt> {
         let receipt = self.0.fence(id, &request).await?;
         self.0.wait_out_bound().await;
@@ -130,19 +154,16 @@ impl Vault {
                 let log = inner.about(inner.entry_by(Action::UndoForget, actor, ground)?, &entry);
                 let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
                 let forgotten = newest.forgotten.as_ref().ok_or(Misuse::NothingToUndo)?;
-                if forgotten.shredded || forgotten.due <= inner.today() {
+                if forgotten.shredded || forgotten.due <= inner.trusted_today() {
                     return Err(Erased::GraceOver.into());
                 }
-                let due = forgotten.due;
                 newest.forgotten = None;
                 for standing in newest.purposes.values_mut() {
                     standing.until = None;
                 }
                 entry.meta.state = entry.meta.state.saturating_add(1);
                 let state = entry.meta.state;
-                let mut change = Change::new(entry, log, ()).event(Event::Undone { tag, state });
-                change.writes.push((due_name(due, &tag), None));
-                Ok(change)
+                Ok(Change::new(entry, log, ()).event(Event::Undone { tag, state }))
             })
             .await?;
         Ok(())
@@ -169,7 +190,7 @@ impl Vault {
                 let mut entry = entry.ok_or(Error::NotEnrolled)?;
                 let log = inner.entry_by(Action::Withdraw, actor, ground)?.for_purpose(P::NUMBER);
                 let log = inner.about(log, &entry);
-                let due = inner.today().plus(inner.settings.grace_days);
+                let due = inner.trusted_today().plus(inner.settings.grace_days);
                 let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
                 if newest.forgotten.is_some() {
                     return Err(Erased::Forgotten.into());
@@ -194,7 +215,7 @@ impl Inner {
         let tag = self.tag(id);
         let (reference, opening) = (crypto::random()?, crypto::random::<32>()?);
         let commitment = crypto::hash(&[COMMITMENT, &opening, request.requester.as_bytes()]);
-        let today = self.today();
+        let today = self.trusted_today();
         for (purpose, until) in &request.keeping {
             self.basis(*purpose).ok_or(Misuse::UnknownPurpose)?;
             if *until < today {
@@ -229,6 +250,8 @@ impl Inner {
                 // A fresh reference instead of the pseudonym: after the shred it leads to nobody.
                 let log =
                     self.entry_by(Action::Forget, &request.actor, &request.ground)?.with_reference(reference);
+                // The day alone: the log has the moment beside the reference.
+                let at_ms = Day::of(at_ms).start_ms();
                 let event = Event::Forgot { tag, state, at_ms, due, keeps: keeps.clone() };
                 Ok(Change::new(entry, log, keeps).event(event))
             })

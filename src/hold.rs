@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use crate::actor::{Actor, Ground, SubjectId};
 use crate::change::Change;
 use crate::clock::Day;
+use crate::crypto;
 use crate::entry::Held;
 use crate::error::{Error, Malformed, Misuse, Result};
 use crate::grant::HeldShelves;
@@ -30,12 +31,17 @@ fn held_name(tag: &Tag) -> Key {
     [HELD, &tag[..]].concat()
 }
 
-fn shelves_of(tag: &Tag) -> Key {
-    [SHELVES, &tag[..]].concat()
+fn shelves_under(tag: &Tag, held: &Held) -> Key {
+    [SHELVES, &tag[..], &held.serial].concat()
 }
 
-fn shelf_name(tag: &Tag, day: Day) -> Key {
-    [SHELVES, &tag[..], &day.number().to_be_bytes()].concat()
+fn shelf_name(tag: &Tag, held: &Held, day: Day) -> Key {
+    [&shelves_under(tag, held)[..], &day.number().to_be_bytes()].concat()
+}
+
+/// The rows that say who is held, as a hold or a release leaves them.
+pub(crate) fn standing_rows(tag: &Tag, held: bool) -> [(Key, Option<Vec<u8>>); 2] {
+    [(held_name(tag), held.then(Vec::new)), (GUARD.to_vec(), Some(Vec::new()))]
 }
 
 impl Vault {
@@ -43,7 +49,7 @@ impl Vault {
     ///
     /// # Errors
     ///
-    /// [`Error::NotEnrolled`]; [`Misuse::AlreadyEnrolled`] never: a second hold leaves the first as it is.
+    /// [`Error::NotEnrolled`]; a second hold leaves the first as it is.
     pub async fn hold(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<()> {
         let inner = &self.0;
         let tag = inner.tag(id);
@@ -54,14 +60,16 @@ impl Vault {
                 if entry.meta.held.is_some() {
                     return Ok(Change::new(entry, log, ()));
                 }
-                entry.meta.held =
-                    Some(Held { since_ms: inner.clock.wall(), ground: ground.code().to_owned() });
+                entry.meta.held = Some(Held {
+                    serial: crypto::random()?,
+                    since_ms: inner.clock.wall(),
+                    ground: ground.code().to_owned(),
+                });
                 entry.hold = Some(Secret::random()?);
                 entry.meta.state = entry.meta.state.saturating_add(1);
                 let state = entry.meta.state;
                 let mut change = Change::new(entry, log, ()).event(Event::Held { tag, state });
-                change.writes.push((held_name(&tag), Some(Vec::new())));
-                change.writes.push((GUARD.to_vec(), Some(Vec::new())));
+                change.writes.extend(standing_rows(&tag, true));
                 change
                     .expect
                     .push((GUARD.to_vec(), Expect::unchanged(subject.more.first().and_then(Option::as_ref))));
@@ -79,11 +87,11 @@ impl Vault {
     pub async fn release_hold(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<()> {
         let inner = &self.0;
         let tag = inner.tag(id);
-        inner
+        let released = inner
             .change(&tag, &[GUARD.to_vec()], |subject, entry| {
                 let mut entry = entry.ok_or(Error::NotEnrolled)?;
                 let log = inner.about(inner.entry_by(Action::ReleaseHold, actor, ground)?, &entry);
-                entry.meta.held.take().ok_or(Misuse::NotHeld)?;
+                let held = entry.meta.held.take().ok_or(Misuse::NotHeld)?;
                 entry.hold = None;
                 for generation in &mut entry.meta.generations {
                     for standing in generation.purposes.values_mut() {
@@ -92,11 +100,10 @@ impl Vault {
                 }
                 entry.meta.state = entry.meta.state.saturating_add(1);
                 let state = entry.meta.state;
-                let mut change = Change::new(entry, log, ()).event(Event::Released { tag, state });
+                let mut change = Change::new(entry, log, held).event(Event::Released { tag, state });
                 // The hold key has left the entry: a shred of its bucket makes that true of older copies too.
                 change.writes.push((crate::change::due_name(inner.today(), &tag), Some(vec![1])));
-                change.writes.push((held_name(&tag), None));
-                change.writes.push((GUARD.to_vec(), Some(Vec::new())));
+                change.writes.extend(standing_rows(&tag, false));
                 change
                     .expect
                     .push((GUARD.to_vec(), Expect::unchanged(subject.more.first().and_then(Option::as_ref))));
@@ -106,7 +113,7 @@ impl Vault {
         inner.wait_out_bound().await;
         // Dead ciphertext from here on: the hold key is gone.
         let mut batch = Batch::new()?;
-        for (name, _) in inner.rows.all(Range::prefix(&shelves_of(&tag))).await? {
+        for (name, _) in inner.rows.all(Range::prefix(&shelves_under(&tag, &released.out))).await? {
             batch.delete(&name);
         }
         if !batch.writes.is_empty() {
@@ -134,15 +141,20 @@ pub(crate) async fn keep_shelves(inner: &Inner, days: &[Day]) -> Result<(Key, Ex
 }
 
 async fn keep_subject(inner: &Inner, tag: &Tag, days: &[Day]) -> Result<Committed> {
-    let names: Vec<Key> = days.iter().map(|day| shelf_name(tag, *day)).collect();
-    let subject = inner.read_subject(tag, &names).await?;
+    let subject = inner.read_subject(tag, &[]).await?;
     let Some(entry) = inner.tree.entry(&subject.found)? else { return Ok(Committed::Yes) };
-    let Some(hold) = &entry.hold else { return Ok(Committed::Yes) };
+    let (Some(hold), Some(held)) = (&entry.hold, &entry.meta.held) else { return Ok(Committed::Yes) };
+    let names: Vec<Key> = days.iter().map(|day| shelf_name(tag, held, *day)).collect();
+    let kept = inner.rows.read(&names).await?;
     let parent = node(hold)?.parent(inner.tree.suite);
     let mut batch = Batch::new()?;
-    for ((day, name), row) in days.iter().zip(&names).zip(&subject.more) {
+    for ((day, name), row) in days.iter().zip(&names).zip(&kept) {
         // One row a subject and day, made once: a day that is run again finds it there.
-        let (None, Some(day_key)) = (row, inner.calendar.day(*day)) else { continue };
+        if row.is_some() {
+            continue;
+        }
+        // Gone from memory and still in the store: it has to be read again, or the shelf would be lost with the day.
+        let Some(day_key) = inner.calendar.day(*day) else { return Err(Error::Busy) };
         let mut parts = Vec::new();
         for ((generation, purpose), key) in &entry.keys {
             let shelf = Secret::combine(&day_key, key);
@@ -161,10 +173,15 @@ async fn keep_subject(inner: &Inner, tag: &Tag, days: &[Day]) -> Result<Committe
 }
 
 /// The shelves that a hold has kept.
-pub(crate) async fn shelves(inner: &Inner, tag: &Tag, hold: &Secret<Hold>) -> Result<HeldShelves> {
+pub(crate) async fn shelves(
+    inner: &Inner,
+    tag: &Tag,
+    held: &Held,
+    hold: &Secret<Hold>,
+) -> Result<HeldShelves> {
     let parent = node(hold)?.parent(inner.tree.suite);
     let mut shelves = HeldShelves::new();
-    for (name, row) in inner.rows.all(Range::prefix(&shelves_of(tag))).await? {
+    for (name, row) in inner.rows.all(Range::prefix(&shelves_under(tag, held))).await? {
         let [.., a, b] = name.as_slice() else { return Err(Malformed::Length.into()) };
         let day = Day(u16::from_be_bytes([*a, *b]));
         for (part, bytes) in Row::parse(&row.value)?.open_all(&parent, &inner.id, &name)?.parts {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use crate::clock::Day;
-use crate::crypto;
+use crate::crypto::Prf;
 use crate::error::{Error, Malformed, Result, RolledBack, StoreError, Unsupported};
 use crate::keeper::{RootId, VaultId};
 use crate::key::Tag;
@@ -83,6 +83,8 @@ pub(crate) enum Event {
         purpose: u16,
         version: u32,
     },
+    /// The registry has grown: what the law keeps may be more now.
+    Registry,
 }
 
 /// Which tokens are refused.
@@ -176,6 +178,7 @@ impl Event {
                 out.put_u16(*purpose);
                 out.put_u32(*version);
             }
+            Event::Registry => out.put_u8(18),
         }
         out
     }
@@ -215,6 +218,7 @@ impl Event {
             15 => Event::Frozen(r.flag()?),
             16 => Event::Checkpoint { number: r.u64()?, hash: r.array()? },
             17 => Event::Notice { purpose: r.u16()?, version: r.u32()? },
+            18 => Event::Registry,
             _ => return Err(Unsupported::Version.into()),
         };
         r.end()?;
@@ -266,6 +270,8 @@ pub(crate) struct State {
     pub(crate) checkpoint: Option<(u64, [u8; 32])>,
     pub(crate) epoch: u64,
     notices: BTreeMap<u16, u32>,
+    /// How often the registry has grown.
+    pub(crate) registry: u64,
 }
 
 /// A day, or none yet.
@@ -275,6 +281,7 @@ impl State {
     fn apply(&mut self, event: &Event) {
         match event {
             Event::Created => {}
+            Event::Registry => self.registry = self.registry.saturating_add(1),
             Event::Root { epoch, .. } => self.epoch = self.epoch.max(*epoch),
             Event::Forgot { tag, state, keeps, .. } => {
                 self.new_era(tag, *state).forgotten = Some(keeps.clone());
@@ -315,7 +322,8 @@ impl State {
             Event::Frozen(on) => self.frozen = *on,
             Event::Checkpoint { number, hash } => self.checkpoint = Some((*number, *hash)),
             Event::Notice { purpose, version } => {
-                self.notices.insert(*purpose, *version);
+                let known = self.notices.entry(*purpose).or_insert(*version);
+                *known = (*known).max(*version);
             }
         }
     }
@@ -359,13 +367,15 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    fn start(vault: &VaultId) -> Self {
-        Head { number: 0, hash: crypto::hash(&[CHAIN, vault.bytes()]) }
+    fn start(key: &Prf, vault: &VaultId) -> Self {
+        Head { number: 0, hash: *key.mac(&[CHAIN, vault.bytes()]) }
     }
 
-    fn next(self, event: &[u8]) -> Self {
+    /// Keyed, or whoever writes the store could append an event of their own: an undo, or a mark of time that ends every
+    /// day.
+    fn next(self, key: &Prf, event: &[u8]) -> Self {
         let number = self.number.saturating_add(1);
-        let hash = crypto::hash(&[CHAIN, &self.hash, &number.to_be_bytes(), event]);
+        let hash = *key.mac(&[CHAIN, &self.hash, &number.to_be_bytes(), event]);
         Head { number, hash }
     }
 
@@ -386,6 +396,7 @@ fn line_name(number: u64) -> Key {
 #[derive(Debug)]
 pub(crate) struct Journal {
     vault: VaultId,
+    key: Prf,
     rows: Rows,
     witness: Memory,
     state: RwLock<State>,
@@ -404,10 +415,11 @@ struct Progress {
 }
 
 impl Journal {
-    pub(crate) fn new(vault: VaultId, rows: Rows, witness: Memory) -> Self {
-        let progress = Progress { known: Head::start(&vault), witnessed: 0 };
+    pub(crate) fn new(vault: VaultId, key: Prf, rows: Rows, witness: Memory) -> Self {
+        let progress = Progress { known: Head::start(&key, &vault), witnessed: 0 };
         Journal {
             vault,
+            key,
             rows,
             witness,
             state: RwLock::default(),
@@ -438,7 +450,7 @@ impl Journal {
 
     /// The head that the fence row names.
     pub(crate) fn head_of(&self, row: Option<&Versioned>) -> Result<Head> {
-        let Some(row) = row else { return Ok(Head::start(&self.vault)) };
+        let Some(row) = row else { return Ok(Head::start(&self.key, &self.vault)) };
         let mut r = Reader::new(&row.value);
         let head = Head { number: r.u64()?, hash: r.array()? };
         r.end()?;
@@ -509,17 +521,17 @@ impl Journal {
     }
 
     fn replay_into_memory(&self, lines: &[Line]) -> Result<Head> {
-        let mut head = Head::start(&self.vault);
+        let mut head = Head::start(&self.key, &self.vault);
         for line in lines {
-            head = Self::check(head, line.number, &line.bytes)?;
+            head = self.check(head, line.number, &line.bytes)?;
         }
         self.apply(lines)?;
         Ok(head)
     }
 
-    fn check(head: Head, number: u64, bytes: &[u8]) -> Result<Head> {
+    fn check(&self, head: Head, number: u64, bytes: &[u8]) -> Result<Head> {
         let (hash, event) = bytes.split_first_chunk::<32>().ok_or(Malformed::Length)?;
-        let next = head.next(event);
+        let next = head.next(&self.key, event);
         if next.number == number && next.hash == *hash { Ok(next) } else { Err(RolledBack::Mixed.into()) }
     }
 
@@ -569,7 +581,7 @@ impl Journal {
         let mut lines = Vec::new();
         for (_, row) in self.rows.all(range).await? {
             let number = head.number.saturating_add(1);
-            head = Self::check(head, number, &row.value)?;
+            head = self.check(head, number, &row.value)?;
             lines.push(Line { number, bytes: row.value });
         }
         if head != store {
@@ -616,7 +628,7 @@ impl Journal {
         let mut lines = Vec::with_capacity(events.len());
         for event in events {
             let bytes = event.encode();
-            head = head.next(&bytes);
+            head = head.next(&self.key, &bytes);
             let line = head.line(&bytes);
             batch.put(&line_name(head.number), line.bytes.clone());
             lines.push(line);
@@ -631,8 +643,9 @@ impl Journal {
         self.apply(lines)
     }
 
-    /// Commits events that need nothing else.
-    pub(crate) async fn record(&self, events: &[Event]) -> Result<()> {
+    /// Commits events that need nothing else. They hold from then on; true where the witness has them too. Where it
+    /// cannot be reached, the next call or open completes it.
+    pub(crate) async fn record(&self, events: &[Event]) -> Result<bool> {
         for _ in 0..crate::tree::ATTEMPTS {
             let fence = self.rows.get(FENCE).await?;
             self.catch_up(self.head_of(fence.as_ref())?).await?;
@@ -643,7 +656,7 @@ impl Journal {
             };
             if self.rows.commit(batch).await? == Committed::Yes {
                 self.committed(&lines)?;
-                return self.complete().await;
+                return Ok(self.complete().await.is_ok());
             }
         }
         Err(Error::Busy)

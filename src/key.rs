@@ -28,6 +28,8 @@ pub(crate) mod label {
     pub(crate) const RECORD_HEAD: &[u8] = b"customer-vault/v1/record-head";
     pub(crate) const CONTEXT: &[u8] = b"customer-vault/v1/context";
     pub(crate) const ROW: &[u8] = b"customer-vault/v1/row";
+    pub(crate) const VERSION: &[u8] = b"customer-vault/v1/version";
+    pub(crate) const PENDING: &[u8] = b"customer-vault/v1/pending";
 }
 
 macro_rules! stages {
@@ -51,8 +53,6 @@ stages! {
     Day
     /// A purpose key and a day key, combined.
     Shelf
-    /// One body.
-    Content
     /// Pseudonyms of one subject in the log.
     Audit
     /// Shelves that a legal hold keeps.
@@ -65,10 +65,12 @@ stages! {
     Index
     /// Signing notes: an Ed25519 seed.
     Signing
+    /// The chain of the journal.
+    Journal
 }
 
-/// 32 bytes of one stage. Wiped on drop, never cloned, shown as nothing.
-pub(crate) struct Secret<K>(Zeroizing<[u8; 32]>, PhantomData<fn() -> K>);
+/// 32 bytes of one stage. Boxed, so that moving it leaves no copy behind; wiped on drop, never cloned, shown as nothing.
+pub(crate) struct Secret<K>(Box<Zeroizing<[u8; 32]>>, PhantomData<fn() -> K>);
 
 impl<K> fmt::Debug for Secret<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,7 +99,7 @@ impl<K: Stage> Secret<K> {
     }
 
     fn zero() -> Self {
-        Secret(Zeroizing::new([0; 32]), PhantomData)
+        Secret(Box::new(Zeroizing::new([0; 32])), PhantomData)
     }
 }
 
@@ -149,19 +151,23 @@ impl Secret<Shelf> {
     }
 }
 
-impl Secret<Content> {
+/// The key of one body. It lives for one seal or one open, on the stack: the hot path allocates nothing.
+pub(crate) struct ContentKey(Zeroizing<[u8; 32]>);
+
+impl ContentKey {
     pub(crate) fn derive(hedge: &Prf, parts: &[&[u8]]) -> Self {
-        let mut secret = Self::zero();
-        secret.0.copy_from_slice(hedge.mac(parts).as_slice());
-        secret
+        ContentKey(hedge.mac(parts))
     }
 
     /// Takes the bytes of an opened lockbox and wipes them where they lay.
     pub(crate) fn take(bytes: &mut [u8; 32]) -> Self {
-        let mut secret = Self::zero();
-        secret.0.copy_from_slice(bytes);
+        let key = ContentKey(Zeroizing::new(*bytes));
         bytes.zeroize();
-        secret
+        key
+    }
+
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 

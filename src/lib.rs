@@ -119,8 +119,8 @@ pub mod witness;
 pub mod actor;
 pub mod consent;
 mod grant;
-pub mod token;
 mod status;
+pub mod token;
 mod unlock;
 // When it goes.
 mod certificate;

@@ -91,7 +91,7 @@ impl Vault {
         let inner = &self.0;
         let record_id = key.with_bytes(|bytes| bytes.map(<[u8]>::to_vec)).ok_or(Misuse::Identifier)?;
         let tag = inner.tag(id);
-        let keys = inner.record_keys();
+        let keys = inner.record_keys()?;
         let (name, head) = (keys.name(&tag, R::RECORD, &record_id), head_name(&tag));
         let subject = inner.read_subject(&tag, &[name.clone(), head]).await?;
         let entry = inner.about_subject(&subject, inner.entry_by(Action::Get, actor, ground)?)?;
@@ -120,7 +120,7 @@ impl Vault {
     ) -> Result<Vec<(I, Sealed<R>)>> {
         let inner = &self.0;
         let tag = inner.tag(id);
-        let keys = inner.record_keys();
+        let keys = inner.record_keys()?;
         for _ in 0..ATTEMPTS {
             let subject = inner.read_subject(&tag, &[head_name(&tag)]).await?;
             let entry = inner.about_subject(&subject, inner.entry_by(Action::List, actor, ground)?)?;
@@ -183,12 +183,12 @@ impl Inner {
     ) -> Result<bool> {
         self.refuse_if_frozen()?;
         let tag = self.tag(id);
-        let keys = self.record_keys();
+        let keys = self.record_keys()?;
         let (name, head_name) = (keys.name(&tag, R::RECORD, record_id), head_name(&tag));
         for _ in 0..ATTEMPTS {
             let subject = self.read_subject(&tag, &[name.clone(), head_name.clone()]).await?;
             let entry = self.about_subject(&subject, self.entry_by(action, actor, ground)?)?;
-            if sealed.is_some() && (self.fenced(&tag) || self.forgotten(&subject)?) {
+            if sealed.is_some() && (self.fenced(&tag) || Self::forgotten(&subject)?) {
                 return Err(Erased::Forgotten.into());
             }
             let [row, head_row] = subject.more.as_slice() else { return Err(Malformed::Length.into()) };
@@ -226,21 +226,29 @@ impl Inner {
         Err(Error::Busy)
     }
 
-    #[expect(clippy::expect_used, reason = "the message says why it cannot fail")]
-    fn record_keys(&self) -> Keys {
+    /// What wraps rows outside the tree, for one use each.
+    pub(crate) fn side_parent(&self, label: &[u8]) -> Result<Parent> {
+        let mut key = Zeroizing::new([0; 32]);
+        Hkdf::from_prk(self.index.expose()).expand(&[label], &mut key);
+        Ok(Secret::<Node>::from_slice(key.as_slice()).ok_or(Error::DoesNotOpen)?.parent(self.tree.suite))
+    }
+
+    fn record_keys(&self) -> Result<Keys> {
         let hkdf = Hkdf::from_prk(self.index.expose());
         let mut key = Zeroizing::new([0; 32]);
         hkdf.expand(&[label::RECORD_NAME], &mut key);
         let names = Prf::new(&key);
         hkdf.expand(&[label::RECORD_HEAD], &mut key);
         let sums = Prf::new(&key);
-        hkdf.expand(&[label::RECORD_ROW], &mut key);
-        let rows = Secret::<Node>::from_slice(key.as_slice()).map(|node| node.parent(self.tree.suite));
-        Keys { names, sums, rows: rows.expect("a key of 32 bytes is a key") }
+        Ok(Keys { names, sums, rows: self.side_parent(label::RECORD_ROW)? })
     }
 
-    pub(crate) fn about_subject(&self, subject: &Subject, log: crate::log::Entry) -> Result<crate::log::Entry> {
-        let meta = self.tree.meta(&subject.found)?.ok_or(Error::NotEnrolled)?;
+    pub(crate) fn about_subject(
+        &self,
+        subject: &Subject,
+        log: crate::log::Entry,
+    ) -> Result<crate::log::Entry> {
+        let meta = subject.meta.as_ref().ok_or(Error::NotEnrolled)?;
         let newest = meta.generations.last().ok_or(Error::NotEnrolled)?;
         let audit = self.tree.part(&subject.found, crate::entry::audit_part(newest.number))?;
         Ok(match audit.and_then(|bytes| Secret::<crate::key::Audit>::from_slice(&bytes)) {
@@ -249,29 +257,36 @@ impl Inner {
         })
     }
 
-    fn forgotten(&self, subject: &Subject) -> Result<bool> {
-        let meta = self.tree.meta(&subject.found)?.ok_or(Error::NotEnrolled)?;
+    fn forgotten(subject: &Subject) -> Result<bool> {
+        let meta = subject.meta.as_ref().ok_or(Error::NotEnrolled)?;
         Ok(meta.generations.last().is_some_and(|newest| newest.forgotten.is_some()))
     }
 }
 
-/// Deletes all rows of a subject of whom nothing opens any more.
+/// Deletes all rows of a subject, if nothing of it opens any more. The entry has to be as it was read: a hold or a new
+/// enrolment that comes meanwhile keeps the rows.
 pub(crate) async fn delete_all(inner: &Inner, tag: &Tag) -> Result<()> {
-    loop {
-        let page = inner.rows.page(Range::prefix(&[ROWS, &tag[..]].concat()), 1000).await?;
-        if page.rows.is_empty() {
-            break;
+    let range = Range::prefix(&[ROWS, &tag[..]].concat());
+    for _ in 0..ATTEMPTS {
+        let subject = inner.read_subject(tag, &[]).await?;
+        let entry = inner.tree.entry(&subject.found)?;
+        if entry.is_some_and(|entry| !entry.keys.is_empty() || entry.hold.is_some()) {
+            return Ok(());
         }
+        let page = inner.rows.page(range.clone(), 1000).await?;
         let mut batch = Batch::new()?;
-        for (name, _) in page.rows {
-            batch.writes.push((name, None));
+        batch.expect(&subject.found.name, Expect::unchanged(subject.found.row.as_ref()));
+        for (name, _) in &page.rows {
+            batch.writes.push((name.clone(), None));
         }
-        inner.rows.commit(batch).await?;
+        if page.next.is_none() {
+            batch.delete(&head_name(tag));
+        }
+        if inner.rows.commit(batch).await? == Committed::Yes && page.next.is_none() {
+            return Ok(());
+        }
     }
-    let mut batch = Batch::new()?;
-    batch.delete(&head_name(tag));
-    inner.rows.commit(batch).await?;
-    Ok(())
+    Err(Error::Busy)
 }
 
 /// The keys of the records layer, all under the vault's index key.

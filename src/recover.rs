@@ -50,6 +50,14 @@ async fn again(tree: &Tree, tag: &Tag, state: u64, event: &Event) -> Result<()> 
         if let Some(day) = entry.next_due() {
             batch.put(&due_name(day, tag), Vec::new());
         }
+        if matches!(event, Event::Held { .. } | Event::Released { .. }) {
+            for (name, value) in crate::hold::standing_rows(tag, entry.meta.held.is_some()) {
+                match value {
+                    Some(value) => batch.put(&name, value),
+                    None => batch.delete(&name),
+                };
+            }
+        }
         if tree.rows.commit(batch).await? == Committed::Yes {
             return Ok(());
         }
@@ -90,7 +98,8 @@ fn apply(entry: &mut Entry, event: &Event) -> Result<()> {
             }
         }
         Event::Held { .. } => {
-            entry.meta.held = Some(Held { since_ms: 0, ground: "recovered".to_owned() });
+            let serial = crate::crypto::random()?;
+            entry.meta.held = Some(Held { serial, since_ms: 0, ground: "recovered".to_owned() });
             entry.hold = Some(Secret::random()?);
         }
         Event::Released { .. } => {

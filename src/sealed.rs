@@ -37,22 +37,17 @@ impl<T: Sealable> Sealed<T> {
     /// version does not know.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
         let mut last = 0;
-        let mut seen = Vec::new();
+        let mut seen = std::collections::BTreeSet::new();
         for (count, cell) in cells(&bytes)?.enumerate() {
             let cell = cell?;
             let first = cell.slots().next().map_or(0, |slot| slot.number);
-            if count >= MAX_CELLS || first <= last {
+            let twice = !cell.slots().all(|slot| seen.insert(slot.number));
+            if count >= MAX_CELLS || first <= last || twice {
                 return Err(Malformed::Order.into());
             }
             last = first;
-            for slot in cell.slots() {
-                if seen.contains(&slot.number) {
-                    return Err(Malformed::Order.into());
-                }
-                seen.push(slot.number);
-            }
         }
-        if T::FIELD.is_some_and(|number| seen.as_slice() != [number] && !seen.is_empty()) {
+        if T::FIELD.is_some_and(|number| !seen.iter().all(|sealed| *sealed == number)) {
             return Err(Malformed::Content.into());
         }
         Ok(Sealed { bytes, of: PhantomData })

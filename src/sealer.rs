@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use zeroize::Zeroizing;
 
-use crate::cell::{self, Lock, MAX_PLAINTEXT, Shelves, Slot, Unique, slot};
+use crate::cell::{self, Cell, Lock, MAX_PLAINTEXT, Shelves, Slot, Unique, slot};
 use crate::clock::Day;
 use crate::context::Context;
 use crate::crypto::aead::Suite;
@@ -311,6 +311,29 @@ impl Core {
         }))
     }
 
+    /// The purposes and days that a cell was really sealed for, as far as they are alive: each lockbox has to open under
+    /// the subject's own key of today. A header alone says nothing: whoever writes the shop's rows could have written
+    /// another purpose or a later day into it. A cell of an earlier enrolment has none.
+    pub(crate) fn live(&self, cell: &Cell<'_>, context: &Context, now: Now) -> Vec<(u16, Day)> {
+        if cell.generation != self.generation {
+            return Vec::new();
+        }
+        let opens = |(purpose, day): &(u16, Day)| {
+            let over = *day < now.day() || self.fresh.vault.journal.over(*day);
+            let (Some(key), Some(day_key)) = (self.keys.get(purpose), self.fresh.vault.calendar.day(*day))
+            else {
+                return false;
+            };
+            !over && cell.is_locked_by(context, *purpose, &Secret::combine(&day_key, key).wrap(cell.suite))
+        };
+        cell.lockboxes().filter(opens).collect()
+    }
+
+    /// The context of this sealer's own enrolment.
+    pub(crate) fn context<T: Sealable>(&self, record_id: &[u8]) -> Result<Context> {
+        Context::new(&self.fresh.vault.id, &self.serial, T::RECORD, record_id, shape::<T>())
+    }
+
     /// Appends one cell with its length.
     pub(crate) fn seal_cell<T: Sealable>(
         &self,
@@ -325,7 +348,7 @@ impl Core {
         if counter >= self.max_seals {
             return Err(Misuse::SealsUsedUp.into());
         }
-        let context = Context::new(&self.fresh.vault.id, &self.serial, T::RECORD, record_id, shape::<T>())?;
+        let context = self.context::<T>(record_id)?;
         let len = cell::sealed_len(slots, shelves.boxes.len(), plaintext);
         out.reserve_exact(len.saturating_add(5));
         out.put_varint(u32::try_from(len).map_err(|_| Misuse::TooLarge)?);

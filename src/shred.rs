@@ -10,7 +10,7 @@ use crate::certificate::{Certificate, Pending};
 use crate::change::{DUE, due_name, due_of};
 use crate::clock::{Day, rfc3339};
 use crate::entry::Entry;
-use crate::error::{Error, Halted, KeeperError, Malformed, Misuse, Result};
+use crate::error::{Error, Halted, KeeperError, Malformed, Misuse, Result, StoreError};
 use crate::hold;
 use crate::journal::Event;
 use crate::key::Tag;
@@ -20,7 +20,7 @@ use crate::row::Plain;
 use crate::store::{Batch, Committed, Key, Range};
 use crate::tree::node::{day_of, tag_of};
 use crate::tree::rotate::{BatchId, Beside, Phase, RETIRED, Retired, batch_name};
-use crate::tree::{ATTEMPTS, Node};
+use crate::tree::{ATTEMPTS, Epoch, Node};
 use crate::vault::{Inner, Vault};
 
 /// What a shred has reached: *unreachable*. The store committed without the keys.
@@ -60,6 +60,13 @@ pub struct SettleReceipt {
 
 const NOTES: &[u8] = b"N";
 
+/// Names subjects of whom nothing opens any more.
+const GONE: &[u8] = b"G";
+
+fn gone_name(tag: &Tag) -> Key {
+    [GONE, &tag[..]].concat()
+}
+
 /// Subjects of a bucket that have something to destroy, with the index rows that said so.
 type Due = BTreeMap<Tag, Vec<Key>>;
 
@@ -69,14 +76,17 @@ impl Vault {
     ///
     /// # Errors
     ///
-    /// What store and keeper say. Where the keeper cannot be reached the keys are removed and the root is not replaced:
+    /// [`Halted::Clock`] where the clock stands further beyond the mark of time than the settings allow; what store and
+    /// keeper say. Where the keeper cannot be reached the keys are removed and the root is not replaced:
     /// the next shred goes on.
     pub async fn shred(&self, actor: &Actor, ground: &Ground) -> Result<ShredReceipt> {
         let inner = &self.0;
         let _one_at_a_time = inner.maintenance.lock().await;
-        inner.keep_time().await?;
+        // A clock that is years ahead would end every grace, and what the law keeps with it.
+        inner.advance_time().await?;
         inner.tree.settle_keeper().await?;
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
+        inner.sweep().await?;
         let today = inner.today();
         let mut buckets: BTreeMap<Node, Due> = BTreeMap::new();
         let range = Range { start: DUE.to_vec(), end: due_name(today.plus(1), &[0; 16]) };
@@ -94,17 +104,13 @@ impl Vault {
         }
         let batch = inner.tree.begin().await?;
         let mut subjects = 0_usize;
-        let mut gone = Vec::new();
         for (bucket, tags) in &buckets {
-            gone.extend(inner.shred_bucket(&batch, bucket, tags, today).await?);
+            inner.shred_bucket(&batch, bucket, tags, today).await?;
             subjects = subjects.saturating_add(tags.len());
         }
         inner.tree.removed(&batch).await?;
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
-        // Ciphertext that nothing opens any more: kept, it would only take room.
-        for tag in gone {
-            crate::records::delete_all(inner, &tag).await?;
-        }
+        inner.sweep().await?;
         let left = inner.left(&batch).await?;
         let mut entry = inner.entry_by(Action::Shred, actor, ground)?;
         entry = entry.counting(Count::Subjects, u64::try_from(subjects).unwrap_or(u64::MAX));
@@ -124,12 +130,15 @@ impl Vault {
     ///
     /// # Errors
     ///
-    /// [`KeeperError::StillUnwraps`] where the keeper says destroyed and still unwraps: then nothing is certified.
+    /// [`Halted::Clock`] as for [`shred`](Self::shred); [`KeeperError::StillUnwraps`] where the keeper says destroyed and still unwraps: then nothing is certified.
     pub async fn settle(&self, actor: &Actor, ground: &Ground) -> Result<SettleReceipt> {
         let inner = &self.0;
         let _one_at_a_time = inner.maintenance.lock().await;
+        // A clock that is years ahead would end the restore window.
+        inner.advance_time().await?;
         inner.tree.settle_keeper().await?;
         let now = inner.clock.wall();
+        inner.tree.retire_orphans(now).await?;
         let mut receipt = SettleReceipt::default();
         for (name, row) in inner.rows.all(Range::prefix(RETIRED)).await? {
             let retired = Retired::decode(&row.value)?;
@@ -227,27 +236,41 @@ impl Inner {
         }
     }
 
-    /// Removes what is due from the entries of one bucket and rotates it. Returns the subjects of whom nothing is left.
-    async fn shred_bucket(&self, batch: &BatchId, bucket: &Node, due: &Due, today: Day) -> Result<Vec<Tag>> {
-        let mut gone = Vec::new();
+    /// Removes what is due from the entries of one bucket and rotates it.
+    async fn shred_bucket(&self, batch: &BatchId, bucket: &Node, due: &Due, today: Day) -> Result<()> {
         let mut edit = |name: &[u8], child: Plain, beside: &mut Beside| {
             let Some((tag, rows)) = tag_of(name).and_then(|tag| Some((tag, due.get(&tag)?))) else {
                 return Ok(Some(child));
             };
             let mut entry = Entry::from_plain(child)?;
             for shredded in entry.shred(today) {
-                let pending = Pending::of(&shredded, *batch, |purpose| self.label(purpose));
-                beside.push((pending.name(), Some(pending.encode())));
+                // A forget that was replayed on a restored store has no reference: nobody waits for its certificate.
+                if shredded.forgotten.reference != [0; 16] {
+                    let pending = Pending::of(&shredded, *batch, |purpose| self.label(purpose));
+                    beside.push((pending.name(), Some(pending.wrap(self)?)));
+                }
             }
             beside.extend(rows.iter().map(|row| (row.clone(), None)));
             beside.extend(entry.next_due().map(|day| (due_name(day, &tag), Some(Vec::new()))));
             if entry.keys.is_empty() && entry.hold.is_none() {
-                gone.push(tag);
+                beside.push((gone_name(&tag), Some(Vec::new())));
             }
             Ok(Some(entry.to_plain()))
         };
-        self.tree.remove(batch, bucket, &[], &mut edit).await?;
-        Ok(gone)
+        self.tree.remove(batch, bucket, &[], &mut edit).await
+    }
+
+    /// Deletes the records of subjects of whom nothing opens any more: kept, they would only take room. A row says whose,
+    /// so that a crash leaves nothing behind; a hold or a new enrolment that came meanwhile keeps what it needs.
+    async fn sweep(&self) -> Result<()> {
+        for (name, _) in self.rows.all(Range::prefix(GONE)).await? {
+            let tag: Tag = name.last_chunk().copied().ok_or(Malformed::Length)?;
+            crate::records::delete_all(self, &tag).await?;
+            let mut batch = Batch::new()?;
+            batch.delete(&name);
+            self.rows.commit(batch).await?;
+        }
+        Ok(())
     }
 
     async fn drop_days(&self, batch: &BatchId, days: &[Day], mark: Day) -> Result<()> {
@@ -256,7 +279,13 @@ impl Inner {
             let own: Vec<Day> = days.iter().copied().filter(|day| Node::month(*day) == month).collect();
             let mut dropped = false;
             for _ in 0..ATTEMPTS {
-                let guard = hold::keep_shelves(self, &own).await?;
+                let guard = match hold::keep_shelves(self, &own).await {
+                    Err(Error::Busy) => {
+                        self.calendar.load(&self.tree).await?;
+                        continue;
+                    }
+                    guard => guard?,
+                };
                 let mut edit = |name: &[u8], child: Plain, _: &mut Beside| {
                     Ok(day_of(name).is_none_or(|day| day > mark).then_some(child))
                 };
@@ -317,11 +346,17 @@ impl Inner {
     /// Signs the certificates of all forgets whose epoch is settled.
     async fn certify(&self, now: i64, actor: &Actor, ground: &Ground) -> Result<Vec<Certificate>> {
         let settled = settled_epoch(self.rows.get(SETTLED).await?.as_ref())?;
+        let held = self.roots.held().await?;
+        let current = self.rows.get(&Node::Root.name()).await?.ok_or(StoreError::Empty)?;
+        let current = Epoch::decode(&current.value)?;
         let mut certificates = Vec::new();
         for (name, row) in self.rows.all(Range::prefix(Pending::PREFIX)).await? {
-            let pending = Pending::decode(&row.value)?;
+            let pending = Pending::unwrap(self, &name, &row)?;
             let Some((epoch, left_ms)) = self.left(&pending.batch).await? else { continue };
-            if epoch > settled {
+            // Rows can be altered; what the keeper still holds cannot. No certificate while it could unwrap a root of that
+            // epoch or an earlier one, whatever the rows say.
+            let readable = held.iter().any(|root| root.epoch <= epoch && root.id != current.id);
+            if epoch > settled || epoch >= current.epoch || readable {
                 continue;
             }
             let certificate = Certificate::sign(self, &pending, epoch, left_ms, now)?;

@@ -51,9 +51,9 @@ impl Vault {
         let tag = inner.tag(id);
         let subject = inner.read_subject(&tag, &[]).await?;
         inner.log(inner.about_subject(&subject, inner.entry_by(Action::Status, actor, ground)?)?).await?;
-        let meta = inner.tree.meta(&subject.found)?.ok_or(Error::NotEnrolled)?;
+        let meta = subject.meta.as_ref().ok_or(Error::NotEnrolled)?;
         let newest = meta.generations.last().ok_or(Error::NotEnrolled)?;
-        let stands = inner.standing(&meta, newest.number, inner.today());
+        let stands = inner.standing(meta, newest.number, inner.today());
         let purpose = |number: u16| {
             let known = newest.purposes.get(&number);
             PurposeStatus {

@@ -7,6 +7,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use crate::crypto;
 use crate::error::StoreError;
+use crate::key::label;
 
 mod memory;
 #[cfg(feature = "redb")]
@@ -25,14 +26,15 @@ pub const MAX_KEY: usize = 64;
 /// The largest content of a row, in bytes: 32 MiB.
 pub const MAX_VALUE: usize = 32 << 20;
 
-/// Chosen at random for each [`Batch`], so that a row which was deleted and made again never matches an old version.
+/// Derived from a random part of each [`Batch`] and the row's name, so that a row which was deleted and made again never
+/// matches an old version, and rows that one batch wrote cannot be told to belong together.
 pub type Version = [u8; 16];
 
 /// A row as it was read.
 #[derive(Clone, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "stores make it")]
 pub struct Versioned {
-    /// That of the batch which wrote the row last.
+    /// [`Batch::version_of`] the row, by the batch that wrote it last.
     pub version: Version,
     /// What it wrote.
     pub value: Vec<u8>,
@@ -102,8 +104,9 @@ impl Expect {
 #[derive(Clone)]
 #[expect(clippy::exhaustive_structs, reason = "stores read it")]
 pub struct Batch {
-    /// The version of every row that this batch writes.
-    pub version: Version,
+    /// 16 random bytes, chosen for this batch and stored nowhere: [`version_of`](Self::version_of) a row is what is
+    /// stored with it.
+    pub nonce: [u8; 16],
     /// At most one for each row, in any order.
     pub expect: Vec<(Key, Expect)>,
     /// `None` deletes. At most one for each row; a row that is deleted may be absent.
@@ -120,13 +123,24 @@ impl fmt::Debug for Batch {
 }
 
 impl Batch {
-    /// Empty, with a version of its own.
+    /// Empty, with a nonce of its own.
     ///
     /// # Errors
     ///
     /// [`Error::NoRandomness`](crate::Error::NoRandomness).
     pub fn new() -> crate::Result<Self> {
-        Ok(Batch { version: crypto::random()?, expect: Vec::new(), writes: Vec::new() })
+        Ok(Batch { nonce: crypto::random()?, expect: Vec::new(), writes: Vec::new() })
+    }
+
+    /// The version that this batch gives to a row: the first 16 bytes of SHA-256(label ‖ nonce ‖ name). It is known before
+    /// the batch is committed, so that the next one can be built on it.
+    #[must_use]
+    pub fn version_of(&self, key: &[u8]) -> Version {
+        let mut version = [0; 16];
+        for (to, from) in version.iter_mut().zip(crypto::hash(&[label::VERSION, &self.nonce, key])) {
+            *to = from;
+        }
+        version
     }
 
     /// Adds a precondition. The first one for a row stands.
@@ -266,9 +280,10 @@ impl Rows {
     /// proves it, and every batch that must not be made twice writes a row of its own (an entry of the log, a line of the
     /// journal) that nobody writes again.
     pub(crate) async fn commit(&self, batch: Batch) -> crate::Result<Committed> {
-        let written = |(key, value): &(Key, Option<Vec<u8>>)| value.is_some().then(|| key.clone());
-        let keys: Vec<Key> = batch.writes.iter().filter_map(written).collect();
-        let version = batch.version;
+        let written = |(key, value): &(Key, Option<Vec<u8>>)| {
+            value.is_some().then(|| (key.clone(), batch.version_of(key)))
+        };
+        let (keys, versions): (Vec<Key>, Vec<Version>) = batch.writes.iter().filter_map(written).unzip();
         match self.0.commit(batch).await {
             Ok(()) => Ok(Committed::Yes),
             Err(CommitError::Conflict) => Ok(Committed::Conflict),
@@ -276,7 +291,10 @@ impl Rows {
             Err(CommitError::Unknown) if keys.is_empty() => Err(StoreError::Unknown.into()),
             Err(CommitError::Unknown) => {
                 let rows = self.read(&keys).await?;
-                let ours = rows.iter().flatten().any(|row| row.version == version);
+                let ours = rows
+                    .iter()
+                    .zip(versions)
+                    .any(|(row, ours)| row.as_ref().is_some_and(|row| row.version == ours));
                 Ok(if ours { Committed::Yes } else { Committed::Conflict })
             }
         }

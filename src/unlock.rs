@@ -1,5 +1,6 @@
 //! Tokens given out, and grants and sealers taken: every way in.
 
+use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,7 +15,7 @@ use crate::grant::{Core, Fresh, Grant, HeldShelves, Now};
 use crate::hold;
 use crate::journal::{Event, FENCE, Revocation};
 use crate::key::{Audit, Purpose as PurposeStage, Secret, Tag};
-use crate::log::{Action, Outcome, Pseudonym, Refusal};
+use crate::log::{Action, Count, Outcome, Pseudonym, Refusal};
 use crate::purpose::{BuiltIn, Purpose, PurposeId, built_in};
 use crate::record::{Field, Record};
 use crate::sealer::{self, Sealer};
@@ -98,6 +99,8 @@ pub enum Revoke {
 }
 
 const TOKENS: &[u8] = b"t";
+/// No number of the journal: a fresh grant or sealer is checked against its whole state at first use.
+const UNCHECKED: u64 = u64::MAX;
 /// A token's last use is written again when it is older.
 const LAST_USE_MS: i64 = 60_000;
 
@@ -258,6 +261,7 @@ impl Vault {
         if ids.len() > 1000 {
             return Err(Misuse::TooLarge.into());
         }
+        inner.keep_time().await?;
         let verified = match inner.admit::<P>(token) {
             Ok(verified) => Arc::new(verified),
             Err(why) => return Err(inner.refused(Action::UnlockMany, None, P::NUMBER, why).await),
@@ -274,23 +278,22 @@ impl Vault {
                     Err(why) => ready.push(Err(why)),
                 }
             }
-            let Some(fence) = fences.first().copied() else {
-                return Ok(ready
-                    .into_iter()
-                    .map(|prepared| prepared.map(|p| Grant::new(Arc::new(p.core))))
-                    .collect());
-            };
-            if fences.iter().any(|other| *other != fence) {
+            if fences.iter().any(|other| Some(other) != fences.first()) {
                 continue;
             }
-            let who = ready.iter().flatten().filter_map(|prepared| prepared.pseudonym).collect();
-            let entry = inner
-                .unlock_entry(Action::UnlockMany, Outcome::Done, &verified, P::NUMBER)?
-                .about_many(who)?;
-            if inner.lane.append(entry, Some((FENCE.to_vec(), fence))).await? == Committed::Yes {
+            if let Some(fence) = fences.first() {
+                let who = ready.iter().flatten().filter_map(|prepared| prepared.pseudonym).collect();
+                let entry = inner.unlock_entry(Action::UnlockMany, Outcome::Done, &verified, P::NUMBER)?;
+                let expect = Some((FENCE.to_vec(), *fence));
+                if inner.lane.append(entry.about_many(who)?, expect).await? == Committed::Conflict {
+                    continue;
+                }
                 inner.used(&verified).await;
-                return Ok(ready.into_iter().map(|p| p.map(|p| Grant::new(Arc::new(p.core)))).collect());
             }
+            inner
+                .refused_many(&verified, P::NUMBER, ready.iter().filter_map(|one| one.as_ref().err()))
+                .await?;
+            return Ok(ready.into_iter().map(|one| one.map(|one| Grant::new(Arc::new(one.core)))).collect());
         }
         Err(Error::Busy)
     }
@@ -308,7 +311,7 @@ impl Vault {
         ground: &Ground,
     ) -> Result<Sealer<R>> {
         let inner = &self.0;
-        if !inner.served.contains(&R::RECORD) {
+        if !inner.served.contains(&(R::RECORD, TypeId::of::<R>())) {
             return Err(Misuse::UnknownRecord.into());
         }
         inner.refuse_if_frozen()?;
@@ -318,6 +321,7 @@ impl Vault {
         for _ in 0..ATTEMPTS {
             let since = inner.now();
             let mut subject = inner.read_subject(&tag, &[]).await?;
+            inner.refuse_if_frozen()?;
             let entry = inner.tree.entry(&subject.found)?.ok_or(Error::NotEnrolled)?;
             let newest = entry.newest().ok_or(Error::NotEnrolled)?;
             if newest.forgotten.is_some() || inner.fenced(&tag) {
@@ -342,11 +346,12 @@ impl Vault {
                 .map(|((_, purpose), key)| (purpose, key))
                 .collect();
             let expect = Expect::unchanged(subject.fence.take().as_ref());
-            let (era, known) = inner.era(&tag);
+            let era = inner.era(&tag);
             if inner.lane.append(log, Some((FENCE.to_vec(), expect))).await? == Committed::Conflict {
                 continue;
             }
-            let fresh = Fresh { vault: Arc::clone(inner), tag, since, era, checked: AtomicU64::new(known) };
+            let fresh =
+                Fresh { vault: Arc::clone(inner), tag, since, era, checked: AtomicU64::new(UNCHECKED) };
             return Ok(Sealer::new(Arc::new(sealer::Core {
                 fresh,
                 state,
@@ -455,16 +460,16 @@ impl Inner {
         if self.journal.with(|s| s.revoked(&verified.id, &actors, P::NUMBER, issued_ms(&verified.id))) {
             return Err(Denied::Revoked.into());
         }
-        let meta = self.tree.meta(&subject.found)?.ok_or(Error::NotEnrolled)?;
+        let meta = subject.meta.as_ref().ok_or(Error::NotEnrolled)?;
         // Before the keys are chosen: a notice that is raised meanwhile ends the grant.
         let notice = self.journal.with(|state| state.notice(P::NUMBER));
-        let (era, known) = self.era(&tag);
+        let era = self.era(&tag);
         let (keys, held) = match built_in {
-            None => (self.keys_of(&subject, &meta, &tag, P::NUMBER, since)?, HeldShelves::new()),
+            None => (self.keys_of(&subject, meta, &tag, P::NUMBER, since)?, HeldShelves::new()),
             Some(BuiltIn::SubjectAccess) => {
-                (self.keys_of_subject(&subject, &meta, &tag, since)?, HeldShelves::new())
+                (self.keys_of_subject(&subject, meta, &tag, since)?, HeldShelves::new())
             }
-            Some(BuiltIn::LegalHold) => self.keys_of_hold(&subject, &meta, &tag, since).await?,
+            Some(BuiltIn::LegalHold) => self.keys_of_hold(&subject, meta, &tag, since).await?,
         };
         let newest = meta.generations.last().ok_or(Error::NotEnrolled)?;
         let audit = self.tree.part(&subject.found, audit_part(newest.number))?;
@@ -472,14 +477,14 @@ impl Inner {
         let pseudonym = audit.map(|key| Pseudonym::of(&crypto::Prf::new(key.expose()), &self.id));
         let left = verified.expires.saturating_mul(1000).saturating_sub(wall);
         let core = Core {
-            fresh: Fresh { vault: Arc::clone(self), tag, since, era, checked: AtomicU64::new(known) },
+            fresh: Fresh { vault: Arc::clone(self), tag, since, era, checked: AtomicU64::new(UNCHECKED) },
             purpose: P::NUMBER,
             notice,
             built_in,
             token: Arc::clone(verified),
             ends: since.monotonic.saturating_add(Duration::from_millis(u64::try_from(left).unwrap_or(0))),
             serials: meta.generations.iter().map(|g| (g.number, g.serial)).collect(),
-            until: if built_in == Some(BuiltIn::LegalHold) { BTreeMap::new() } else { kept_until(&meta) },
+            until: if built_in == Some(BuiltIn::LegalHold) { BTreeMap::new() } else { kept_until(meta) },
             keys,
             held,
             ciphers: RwLock::new(HashMap::new()),
@@ -555,7 +560,10 @@ impl Inner {
         now: Now,
     ) -> Result<(BTreeMap<(u16, u16), Secret<PurposeStage>>, HeldShelves)> {
         let hold = self.tree.part(&subject.found, HOLD_PART)?.and_then(|bytes| Secret::from_slice(&bytes));
-        let Some(hold) = hold.filter(|_| meta.held.is_some()) else { return Err(Misuse::NotHeld.into()) };
+        let stands = self.journal.with(|state| state.fences.get(tag).is_some_and(|fence| fence.held));
+        let (Some(hold), Some(held), true) = (hold, &meta.held, stands) else {
+            return Err(Misuse::NotHeld.into());
+        };
         let mut keys = BTreeMap::new();
         for generation in &meta.generations {
             let stands = self.standing(meta, generation.number, now.day());
@@ -566,7 +574,7 @@ impl Inner {
                 }
             }
         }
-        Ok((keys, hold::shelves(self, tag, &hold).await?))
+        Ok((keys, hold::shelves(self, tag, held, &hold).await?))
     }
 
     fn key(&self, subject: &Subject, generation: u16, purpose: u16) -> Result<Option<Secret<PurposeStage>>> {
@@ -594,9 +602,9 @@ impl Inner {
         self.journal.with(|state| state.fences.get(tag).is_some_and(|fence| fence.forgotten.is_some()))
     }
 
-    /// The subject's era, and the journal's number for which it holds.
-    fn era(&self, tag: &Tag) -> (u64, u64) {
-        self.journal.with(|state| (state.fences.get(tag).map_or(0, |fence| fence.era), self.journal.known()))
+    /// The subject's era.
+    fn era(&self, tag: &Tag) -> u64 {
+        self.journal.with(|state| state.fences.get(tag).map_or(0, |fence| fence.era))
     }
 
     fn unlock_entry(
@@ -631,6 +639,26 @@ impl Inner {
             let _ = self.log(entry).await;
         }
         why
+    }
+
+    /// One entry for each reason, with the number of subjects that it was given for.
+    async fn refused_many(
+        &self,
+        token: &Verified,
+        purpose: u16,
+        why: impl Iterator<Item = &Error>,
+    ) -> Result<()> {
+        let mut reasons: BTreeMap<u8, (Refusal, u64)> = BTreeMap::new();
+        for why in why {
+            let reason = Refusal::from(why);
+            let count = &mut reasons.entry(reason.number()).or_insert((reason, 0)).1;
+            *count = count.saturating_add(1);
+        }
+        for (reason, count) in reasons.into_values() {
+            let entry = self.unlock_entry(Action::UnlockMany, Outcome::Refused(reason), token, purpose)?;
+            self.log(entry.counting(Count::Subjects, count)).await?;
+        }
+        Ok(())
     }
 
     /// Notes a token's last use, to the minute. A convenience for `tokens()`: nothing depends on it.

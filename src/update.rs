@@ -147,6 +147,7 @@ fn update<R: Record<Id = I>, I, P: Purpose>(
         return Err(Misuse::TooLarge.into());
     }
     let mut set = changes.slots;
+    let context = core.context::<R>(record_id)?;
     let mut next: BTreeMap<u16, Next<'_>> = BTreeMap::new();
     for (raw, cell) in raw_cells(sealed.as_bytes())? {
         let numbers: BTreeSet<u16> = cell.slots().map(|slot| slot.number).collect();
@@ -156,6 +157,12 @@ fn update<R: Record<Id = I>, I, P: Purpose>(
             next.insert(first, Next::Same(raw));
             continue;
         }
+        let days = core.live(&cell, &context, now);
+        if days.is_empty() && touched.len() == numbers.len() {
+            // Nothing of the cell is alive and nothing of it is wanted: the new values are sealed as declared.
+            continue;
+        }
+        let shelves = core.shelves_for(&days, now)?.ok_or(Erased::Purpose)?;
         let mut pieces = if touched.len() == numbers.len() {
             BTreeMap::new()
         } else {
@@ -164,8 +171,6 @@ fn update<R: Record<Id = I>, I, P: Purpose>(
         for number in touched {
             pieces.extend(set.remove(&number).map(|piece| (number, piece)));
         }
-        let days: Vec<(u16, Day)> = cell.lockboxes().collect();
-        let shelves = core.shelves_for(&days, now)?.ok_or(Erased::Purpose)?;
         next.insert(first, Next::New { shelves: Box::new(shelves), pieces });
     }
     for (cell, pieces) in by_declared_cell::<R>(set) {
@@ -195,10 +200,14 @@ async fn renew<R: Record<Id = I>, I, P: Purpose>(
     }
     let vault = &core.fresh.vault;
     vault.log(vault.entry_by(Action::Renew, actor, ground)?.for_purpose(P::NUMBER)).await?;
+    let context = core.context::<R>(record_id)?;
     let mut next: BTreeMap<u16, Next<'_>> = BTreeMap::new();
     for (raw, cell) in raw_cells(sealed.as_bytes())? {
         let first = cell.slots().next().map_or(0, |slot| slot.number);
-        let Some(pieces) = pieces::<R, P>(&cell, grant, now, record_id)? else {
+        // What an earlier enrolment left behind is kept for what the law says, and never sealed for the new one.
+        let own = cell.generation == core.generation;
+        let pieces = if own { pieces::<R, P>(&cell, grant, now, record_id)? } else { None };
+        let Some(pieces) = pieces else {
             next.insert(first, Next::Same(raw));
             continue;
         };
@@ -206,9 +215,11 @@ async fn renew<R: Record<Id = I>, I, P: Purpose>(
         let known = |number: &u16| R::FIELDS.iter().any(|field| field.number == *number);
         let (known, unknown): (BTreeMap<_, _>, BTreeMap<_, _>) =
             pieces.into_iter().partition(|(number, _)| known(number));
-        let days: Vec<(u16, Day)> = cell.lockboxes().collect();
-        if let (Some(first), Some(shelves)) = (unknown.first_key_value(), core.shelves_for(&days, now)?) {
-            next.insert(*first.0, Next::New { shelves: Box::new(shelves), pieces: unknown });
+        if let Some((first, _)) = unknown.first_key_value() {
+            let Some(shelves) = core.shelves_for(&core.live(&cell, &context, now), now)? else {
+                return Err(Misuse::UpdateCannotOpen.into());
+            };
+            next.insert(*first, Next::New { shelves: Box::new(shelves), pieces: unknown });
         }
         for (cell, pieces) in by_declared_cell::<R>(known) {
             let field = R::FIELDS.iter().zip(R::CELLS).find(|(_, of)| **of == cell).map(|(field, _)| field);

@@ -1,7 +1,9 @@
 //! The vault: store, keeper and witness opened together, with everything that a process keeps in memory.
 
+use std::any::TypeId;
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,7 +12,8 @@ use crate::calendar::{AHEAD, Calendar};
 use crate::clock::{Clock, Day};
 use crate::crypto::Prf;
 use crate::crypto::aead::Suite;
-use crate::error::{Error, Halted, Misuse, Result};
+use crate::entry::Meta;
+use crate::error::{Error, Halted, Misuse, Result, RolledBack};
 use crate::grant::Now;
 use crate::journal::{Event, FENCE, Journal};
 use crate::keeper::{Roots, VaultId};
@@ -20,7 +23,8 @@ use crate::note::VerifierKey;
 use crate::purpose::{Basis, PurposeId};
 use crate::schema::Registry;
 use crate::store::{Key, Rows, Versioned};
-use crate::tree::{Found, Tree};
+use crate::tree::node::under_root;
+use crate::tree::{Found, Node, Tree};
 
 mod audit;
 mod lane;
@@ -68,7 +72,9 @@ pub(crate) struct Inner {
     causes: Mutex<VecDeque<u8>>,
     pub(crate) max_seals: u64,
     /// The labels of the records that this process serves.
-    pub(crate) served: Vec<&'static str>,
+    pub(crate) served: Vec<(&'static str, TypeId)>,
+    /// Up to which growth the registry in memory is that of the store.
+    pub(crate) registry_seen: AtomicU64,
 }
 
 /// What could not be opened, in the log's buffer of causes.
@@ -174,9 +180,22 @@ impl Inner {
         let Some(yesterday) = now.day().before() else { return Err(Halted::Clock.into()) };
         if self.journal.mark().is_none_or(|mark| mark < yesterday) {
             self.journal.record(&[Event::Mark { day: yesterday }]).await?;
-            self.calendar.drop_until(yesterday);
+        }
+        if let Some(mark) = self.journal.mark() {
+            self.calendar.drop_until(mark);
         }
         Ok(())
+    }
+
+    /// Today, by a clock that is believed: no earlier than the mark of time, and where the clock has jumped beyond the
+    /// bound, the day after the mark. A forget must always be possible, and must not be due years away.
+    pub(crate) fn trusted_today(&self) -> Day {
+        let now = self.now();
+        match self.journal.mark() {
+            Some(mark) if self.clock_is_sane(now).is_err() => mark.plus(1),
+            Some(mark) => now.day().max(mark.plus(1)),
+            None => now.day(),
+        }
     }
 
     /// As [`advance_time`](Self::advance_time), where a jump of the clock is somebody else's to report.
@@ -213,8 +232,21 @@ impl Inner {
             match self.tree.find(tag, &names).await {
                 Ok((found, mut rows)) => {
                     let fence = if rows.is_empty() { None } else { rows.remove(0) };
-                    self.journal.catch_up(self.journal.head_of(fence.as_ref())?).await?;
-                    return Ok(Subject { found, fence, more: rows });
+                    let head = self.journal.head_of(fence.as_ref())?;
+                    self.journal.catch_up(head).await?;
+                    self.refresh_registry().await?;
+                    let meta = self.tree.meta(&found)?;
+                    let state = meta.as_ref().map_or(0, |meta| meta.state);
+                    let (remembered, epoch) =
+                        self.journal.with(|s| (s.fences.get(tag).map_or(0, |fence| fence.state), s.epoch));
+                    if state >= remembered && found.path.root.epoch >= epoch {
+                        return Ok(Subject { found, meta, fence, more: rows });
+                    }
+                    // Either the rows were read before the journal went on, or somebody put older ones back: what the
+                    // journal remembers holds, whatever the store says.
+                    if head.number >= self.journal.known() {
+                        return Err(RolledBack::Store.into());
+                    }
                 }
                 // The root was replaced between the read and the keeper's answer.
                 Err(Error::RolledBack(why)) => {
@@ -228,9 +260,25 @@ impl Inner {
         Err(Error::Busy)
     }
 
+    /// Takes over what another process has added to the registry: a purpose that the law keeps must be known to whoever
+    /// forgets.
+    async fn refresh_registry(&self) -> Result<()> {
+        let grown = self.journal.with(|state| state.registry);
+        if self.registry_seen.load(Ordering::Acquire) >= grown {
+            return Ok(());
+        }
+        let name = under_root::REGISTRY.to_vec();
+        let (path, rows) = self.tree.path(&Node::Root, std::slice::from_ref(&name)).await?;
+        let [Some(row)] = rows.as_slice() else { return Err(RolledBack::Mixed.into()) };
+        let stored = Registry::decode(&self.tree.open_under_root(&path, &name, row)?)?;
+        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = stored;
+        self.registry_seen.fetch_max(grown, Ordering::AcqRel);
+        Ok(())
+    }
+
     /// Whether the keeper's root is another than the one in memory: then a failed read was a race, and no rollback.
     async fn root_has_moved(&self) -> Result<bool> {
-        let row = self.rows.get(&crate::tree::Node::Root.name()).await?;
+        let row = self.rows.get(&Node::Root.name()).await?;
         let Some(row) = row else { return Ok(false) };
         let epoch = crate::tree::Epoch::decode(&row.value)?;
         Ok(self.tree.root_in_memory().is_none_or(|id| id != epoch.id))
@@ -245,6 +293,8 @@ impl Inner {
 #[derive(Debug)]
 pub(crate) struct Subject {
     pub(crate) found: Found,
+    /// `None` where it was never enrolled.
+    pub(crate) meta: Option<Meta>,
     pub(crate) fence: Option<Versioned>,
     pub(crate) more: Vec<Option<Versioned>>,
 }

@@ -138,10 +138,11 @@ impl Store for Broken {
                 return checked;
             }
             Breach::HasOneVersionForAll => {
-                batch.version = [1; 16];
-                for (_, expect) in &mut batch.expect {
+                batch.nonce = [1; 16];
+                let versions: Vec<_> = batch.expect.iter().map(|(key, _)| batch.version_of(key)).collect();
+                for ((_, expect), same) in batch.expect.iter_mut().zip(versions) {
                     if let Expect::Version(version) = expect {
-                        *version = [1; 16];
+                        *version = same;
                     }
                 }
             }
@@ -196,7 +197,7 @@ fn what_was_committed_is_there_after_reopening() {
     for n in 0..100_u8 {
         let mut batch = put(b"counter", &[n]);
         batch.expect(b"counter", version).put(&[n], vec![n; 1000]);
-        version = Expect::Version(batch.version);
+        version = Expect::Version(batch.version_of(b"counter"));
         block_on(store.commit(batch)).unwrap();
     }
     drop(store);

@@ -194,6 +194,12 @@ impl Entry {
         Ok(Entry { subjects, ..self })
     }
 
+    /// A reference instead of the subjects, unless it has one.
+    pub(crate) fn anonymous(self, reference: [u8; 16]) -> Self {
+        let reference = self.reference.or(Some(reference));
+        Entry { subjects: Vec::new(), reference, ..self }
+    }
+
     pub(crate) fn with_reference(self, reference: [u8; 16]) -> Self {
         Entry { reference: Some(reference), ..self }
     }

@@ -96,10 +96,13 @@ impl MemoryStore {
         if !batch.expect.iter().all(|(key, expect)| holds(*expect, rows.get(key).map(|row| row.version))) {
             return Err(CommitError::Conflict);
         }
-        for (key, value) in batch.writes {
+        for (key, value) in &batch.writes {
             match value {
-                Some(value) => drop(rows.insert(key, Versioned { version: batch.version, value })),
-                None => drop(rows.remove(&key)),
+                Some(value) => {
+                    let row = Versioned { version: batch.version_of(key), value: value.clone() };
+                    drop(rows.insert(key.clone(), row));
+                }
+                None => drop(rows.remove(key)),
             }
         }
         Ok(())

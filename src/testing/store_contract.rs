@@ -121,9 +121,12 @@ fn number(row: &Versioned) -> u64 {
 
 async fn reads_give_rows_in_the_order_of_the_names<S: Store>(store: &S) {
     assert!(store.read(&[]).await == Ok(vec![]), "reading no rows gives no rows");
-    let version = put(store, &[(b"b", b"2"), (b"a", b"1")]).await;
+    let written = put(store, &[(b"b", b"2"), (b"a", b"1")]).await;
     let rows = read(store, &[b"b", b"missing", b"a", b"b"]).await;
-    let row = |value: &[u8]| Some(Versioned { version, value: value.to_vec() });
+    let row = |value: &[u8]| {
+        let version = written.version_of(if value == b"1" { b"a" } else { b"b" });
+        Some(Versioned { version, value: value.to_vec() })
+    };
     assert!(
         rows == [row(b"2"), None, row(b"1"), row(b"2")],
         "a read gives one entry for each name, in their order, with the version of the batch, repeated names too"
@@ -131,7 +134,9 @@ async fn reads_give_rows_in_the_order_of_the_names<S: Store>(store: &S) {
 }
 
 async fn a_batch_writes_all_of_its_rows_or_none<S: Store>(store: &S) {
-    let version = put(store, &[(b"a", b"1"), (b"b", b"1")]).await;
+    let first = put(store, &[(b"a", b"1"), (b"b", b"1")]).await;
+    let version = first.version_of(b"a");
+    assert!(version != first.version_of(b"b"), "rows of one batch have versions of their own");
     let mut refused = batch();
     refused.expect(b"a", Expect::Version(version)).expect(b"c", Expect::Version(version));
     refused.put(b"a", vec![2]).delete(b"b").put(b"c", vec![2]);
@@ -140,16 +145,19 @@ async fn a_batch_writes_all_of_its_rows_or_none<S: Store>(store: &S) {
         "one broken precondition is a conflict"
     );
     let rows = read(store, &[b"a", b"b", b"c"]).await;
-    let old = Some(Versioned { version, value: b"1".to_vec() });
-    assert!(rows == [old.clone(), old.clone(), None], "a batch that failed wrote nothing");
+    let old = |key| Some(Versioned { version: first.version_of(key), value: b"1".to_vec() });
+    assert!(rows == [old(b"a"), old(b"b"), None], "a batch that failed wrote nothing");
 
     let mut mixed = batch();
     mixed.put(b"c", vec![3]).delete(b"a").delete(b"missing");
-    let newer = mixed.version;
+    let newer = mixed.version_of(b"c");
     done(store, mixed).await;
     let rows = read(store, &[b"a", b"b", b"c"]).await;
     let new = Some(Versioned { version: newer, value: vec![3] });
-    assert!(rows == [None, old, new], "a batch puts and deletes, absent rows too, and leaves others alone");
+    assert!(
+        rows == [None, old(b"b"), new],
+        "a batch puts and deletes, absent rows too, and leaves others alone"
+    );
 }
 
 async fn preconditions_hold_at_the_commit<S: Store>(store: &S) {
@@ -159,7 +167,7 @@ async fn preconditions_hold_at_the_commit<S: Store>(store: &S) {
         batch
     };
     let first = absent(b"a");
-    let version = first.version;
+    let version = first.version_of(b"a");
     done(store, first).await;
     assert!(
         store.commit(absent(b"a")).await == Err(CommitError::Conflict),
@@ -172,7 +180,7 @@ async fn preconditions_hold_at_the_commit<S: Store>(store: &S) {
         batch
     };
     let second = changed(version);
-    let newer = second.version;
+    let newer = second.version_of(b"a");
     done(store, second).await;
     assert!(
         store.commit(changed(version)).await == Err(CommitError::Conflict),
@@ -186,10 +194,10 @@ async fn preconditions_hold_at_the_commit<S: Store>(store: &S) {
 }
 
 async fn a_row_made_again_matches_no_old_version<S: Store>(store: &S) {
-    let version = put(store, &[(b"a", b"same")]).await;
+    let version = put(store, &[(b"a", b"same")]).await.version_of(b"a");
     let mut deletion = batch();
     deletion.delete(b"a");
-    let deleted_in = deletion.version;
+    let deleted_in = deletion.version_of(b"a");
     done(store, deletion).await;
     put(store, &[(b"a", b"same")]).await;
     for old in [version, deleted_in] {
@@ -205,7 +213,7 @@ async fn a_row_made_again_matches_no_old_version<S: Store>(store: &S) {
 
 async fn batches_without_writes_check_only<S: Store>(store: &S) {
     done(store, batch()).await;
-    let version = put(store, &[(b"a", b"1")]).await;
+    let version = put(store, &[(b"a", b"1")]).await.version_of(b"a");
     let check = |expect| {
         let mut batch = batch();
         batch.expect(b"a", expect);
@@ -353,7 +361,7 @@ async fn what_is_too_long_is_refused<S: Store>(store: &S) {
 }
 
 async fn of_concurrent_commits_one_wins<S: Store>(store: &S) {
-    let version = put(store, &[(b"changed", b"old")]).await;
+    let version = put(store, &[(b"changed", b"old")]).await.version_of(b"changed");
     for (key, expect) in [(b"made".as_slice(), Expect::Absent), (b"changed", Expect::Version(version))] {
         let contend = |n: u8| {
             let mut batch = batch();
@@ -384,7 +392,7 @@ async fn pipelined_batches_keep_their_order<S: Store>(store: &S) {
     for n in 0..100 {
         let mut batch = batch();
         batch.expect(b"a", expect).put(b"a", vec![n]);
-        expect = Expect::Version(batch.version);
+        expect = Expect::Version(batch.version_of(b"a"));
         started.push(store.commit(batch));
     }
     // The last first: what counts is the order of the calls. A store in which it is the order of the polling may
@@ -448,14 +456,14 @@ fn batch() -> Batch {
     Batch::new().unwrap_or_else(|error| fail("the system's generator", error))
 }
 
-async fn put<S: Store>(store: &S, rows: &[(&[u8], &[u8])]) -> Version {
+/// The batch that was committed, for the versions that it gave.
+async fn put<S: Store>(store: &S, rows: &[(&[u8], &[u8])]) -> Batch {
     let mut batch = batch();
     for (key, value) in rows {
         batch.put(key, value.to_vec());
     }
-    let version = batch.version;
-    done(store, batch).await;
-    version
+    done(store, batch.clone()).await;
+    batch
 }
 
 async fn done<S: Store>(store: &S, batch: Batch) {

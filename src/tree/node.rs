@@ -24,7 +24,8 @@ pub(crate) mod under_root {
     pub(crate) const SIGNING: &[u8] = b"k4";
     pub(crate) const SETTINGS: &[u8] = b"k5";
     pub(crate) const REGISTRY: &[u8] = b"k6";
-    pub(crate) const ALL: [&[u8]; 6] = [LOOKUP, TOKEN, INDEX, SIGNING, SETTINGS, REGISTRY];
+    pub(crate) const JOURNAL: &[u8] = b"k7";
+    pub(crate) const ALL: [&[u8]; 7] = [LOOKUP, TOKEN, INDEX, SIGNING, SETTINGS, REGISTRY, JOURNAL];
 }
 
 impl Node {

@@ -154,17 +154,25 @@ impl Tree {
         }
     }
 
-    /// All removals of the batch are made.
+    /// All removals of the batch are made. In the same commit the batch marks the root: whoever has consumed its marks
+    /// meanwhile, another root replacement comes, and a replacement that is under way fails.
     pub(crate) async fn removed(&self, id: &BatchId) -> Result<()> {
+        let (name, mark) = (batch_name(id), mark_name(&Node::Root));
         for _ in 0..ATTEMPTS {
-            let name = batch_name(id);
-            let Some(row) = self.rows.get(&name).await? else { return Err(Error::Busy) };
+            let rows = self.rows.read(&[name.clone(), mark.clone()]).await?;
+            let [Some(row), root] = rows.as_slice() else { return Err(Error::Busy) };
             if Phase::decode(&row.value)? != Phase::Removing {
                 return Ok(());
+            }
+            let mut ids = marked(root.as_ref())?;
+            if !ids.contains(id) {
+                ids.push(*id);
             }
             let mut batch = Batch::new()?;
             batch.expect(&name, Expect::Version(row.version));
             batch.put(&name, Phase::Rotating.encode());
+            batch.expect(&mark, Expect::unchanged(root.as_ref()));
+            batch.put(&mark, ids.concat());
             if self.rows.commit(batch).await? == Committed::Yes {
                 return Ok(());
             }
@@ -330,14 +338,9 @@ impl Tree {
         let mut batch = Batch::new()?;
         batch.expect(&root_mark, Expect::unchanged(mark));
         batch.delete(&root_mark);
-        for id in self.complete_at_root(mark).await? {
-            let name = batch_name(&id);
-            if let Some(row) = self.rows.get(&name).await?
-                && Phase::decode(&row.value)? == Phase::Rotating
-            {
-                batch.expect(&name, Expect::Version(row.version));
-                batch.put(&name, Phase::Left { epoch: old.epoch, at_ms: now_ms }.encode());
-            }
+        for (name, row) in self.complete_at_root(mark).await? {
+            batch.expect(&name, Expect::Version(row.version));
+            batch.put(&name, Phase::Left { epoch: old.epoch, at_ms: now_ms }.encode());
         }
 
         let mut children: Vec<(Key, Versioned)> =
@@ -399,17 +402,26 @@ impl Tree {
         Ok(committed)
     }
 
-    /// The batches of the root's mark that have no mark below it any more.
-    async fn complete_at_root(&self, mark: Option<&Versioned>) -> Result<Vec<BatchId>> {
-        let mut ids = marked(mark)?;
+    /// The batches of the root's mark that have made all their removals and have no mark below the root any more. Their
+    /// phases are read first: a batch that was still removing then could mark a node after the scan.
+    async fn complete_at_root(&self, mark: Option<&Versioned>) -> Result<Vec<(Key, Versioned)>> {
+        let mut complete = Vec::new();
+        for id in marked(mark)? {
+            let name = batch_name(&id);
+            if let Some(row) = self.rows.get(&name).await?
+                && Phase::decode(&row.value)? == Phase::Rotating
+            {
+                complete.push((id, name, row));
+            }
+        }
         let root = mark_name(&Node::Root);
         for (name, row) in self.rows.all(Range::prefix(MARKS)).await? {
             if name != root {
                 let below = marked(Some(&row))?;
-                ids.retain(|id| !below.contains(id));
+                complete.retain(|(id, ..)| !below.contains(id));
             }
         }
-        Ok(ids)
+        Ok(complete.into_iter().map(|(_, name, row)| (name, row)).collect())
     }
 
     /// For a store that was restored from an older copy: a root beyond every epoch that the keeper has seen, and rows for
@@ -432,12 +444,36 @@ impl Tree {
         Err(Error::Busy)
     }
 
+    /// Roots that the keeper holds and no row names any more are retired now: nothing that was ever a root is forgotten
+    /// about, whatever became of its row.
+    pub(crate) async fn retire_orphans(&self, now_ms: i64) -> Result<()> {
+        let row = self.rows.get(&Node::Root.name()).await?.ok_or(StoreError::Empty)?;
+        let current = Epoch::decode(&row.value)?;
+        for root in self.roots.held().await? {
+            let name = Retired::name(root.epoch);
+            if !root.activated
+                || root.id == current.id
+                || root.epoch >= current.epoch
+                || self.rows.get(&name).await?.is_some()
+            {
+                continue;
+            }
+            let mut batch = Batch::new()?;
+            batch.expect(&name, Expect::Absent);
+            let orphan = Retired { epoch: root.epoch, id: root.id, wrapped: Vec::new(), at_ms: now_ms };
+            batch.put(&name, orphan.encode());
+            self.rows.commit(batch).await?;
+        }
+        Ok(())
+    }
+
     /// Brings the keeper to what the store has decided, and destroys candidates that lost. Any process may do it at any
     /// time.
     pub(crate) async fn settle_keeper(&self) -> Result<()> {
+        // The keeper first: another process may move both between the two reads, the store before the keeper.
+        let held = self.roots.held().await?;
         let row = self.rows.get(&Node::Root.name()).await?.ok_or(StoreError::Empty)?;
         let epoch = Epoch::decode(&row.value)?;
-        let held = self.roots.held().await?;
         if held.iter().any(|root| root.activated && root.epoch > epoch.epoch) {
             return Err(RolledBack::Store.into());
         }

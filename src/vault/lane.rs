@@ -77,7 +77,7 @@ impl Writer {
         let value = lane.encode();
         batch.expect(&name, Expect::unchanged(row.as_ref()));
         batch.put(&name, value.clone());
-        let version = batch.version;
+        let version = batch.version_of(&name);
         // From here on the head is not known until the outcome is: a dropped future leaves `None` behind.
         let committed = self.rows.commit(batch).await?;
         if committed == Committed::Yes {

@@ -1,5 +1,6 @@
 //! Making a vault, opening it, and putting one right whose store was restored from an older copy.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::actor::{Actor, Ground};
@@ -10,16 +11,16 @@ use crate::crypto::{self, Prf};
 use crate::error::{Error, Misuse, Result, RolledBack, StoreError, Unsupported};
 use crate::journal::{Event, FENCE, Journal};
 use crate::keeper::{Keeper, RootKey, Roots, VaultId};
-use crate::key::{Index, Lookup, Node as NodeStage, Secret, Signing, Stage, Token};
+use crate::key::{Index, Journal as JournalStage, Lookup, Node as NodeStage, Secret, Signing, Stage, Token};
 use crate::log::{Action, Count};
 use crate::purpose::{Purpose, PurposeInfo};
 use crate::record::Record;
 use crate::row::{Plain, wrap};
 use crate::schema::{Registry, Schema};
 use crate::sealer::MAX_SEALS;
-use crate::store::{Batch, Committed, Expect, Key, Rows, Store};
+use crate::store::{Batch, Committed, Expect, Rows, Store};
 use crate::tree::node::under_root;
-use crate::tree::{ATTEMPTS, Epoch, Node, Path, Tree};
+use crate::tree::{ATTEMPTS, Epoch, Node, Tree};
 use crate::vault::{Inner, Settings, Vault, lane};
 use crate::wire::{Put as _, Reader};
 use crate::witness::{Memory, Witness};
@@ -109,9 +110,10 @@ impl Options {
         let config = claim(&rows, &self.settings).await?;
         roots.bind(config.id).await?;
         memory.bind(config.id).await?;
-        let journal = Journal::new(config.id, rows.clone(), memory);
-        self.found(&config, &rows, &roots, &journal).await?;
-        self.start(config, rows, roots, journal).await
+        self.found(&config, &rows, &roots, &memory).await?;
+        let opening = Opening::begin(config, rows, roots, memory).await?;
+        opening.journal.open().await?;
+        self.start(opening).await
     }
 
     /// Opens a vault.
@@ -122,13 +124,9 @@ impl Options {
     /// for an older store see [`recover`](Self::recover); [`Error::Contradiction`] where the declarations contradict what
     /// is stored; what store, keeper or witness say.
     pub async fn open(self, store: impl Store, keeper: impl Keeper, witness: impl Witness) -> Result<Vault> {
-        let (rows, roots, memory) = (Rows::new(store), Roots::new(keeper), Memory::new(witness));
-        let config = Config::read(&rows).await?;
-        roots.bind(config.id).await?;
-        memory.bind(config.id).await?;
-        let journal = Journal::new(config.id, rows.clone(), memory);
-        journal.open().await?;
-        self.start(config, rows, roots, journal).await
+        let opening = Opening::of(Rows::new(store), Roots::new(keeper), Memory::new(witness)).await?;
+        opening.journal.open().await?;
+        self.start(opening).await
     }
 
     /// Opens a vault whose store was restored from an older copy: whatever the witness remembers and the store has lost
@@ -146,15 +144,10 @@ impl Options {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Vault> {
-        let (rows, roots, memory) = (Rows::new(store), Roots::new(keeper), Memory::new(witness));
-        let config = Config::read(&rows).await?;
-        roots.bind(config.id).await?;
-        memory.bind(config.id).await?;
-        let journal = Journal::new(config.id, rows.clone(), memory);
-        let tree = config.tree(&rows, &roots);
-        let replayed = crate::recover::replay(&tree, &journal, self.clock.wall()).await?;
-        journal.open().await?;
-        let vault = self.start(config, rows, roots, journal).await?;
+        let opening = Opening::of(Rows::new(store), Roots::new(keeper), Memory::new(witness)).await?;
+        let replayed = crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall()).await?;
+        opening.journal.open().await?;
+        let vault = self.start(opening).await?;
         let entry = vault.0.entry_by(Action::Recover, actor, ground)?.counting(Count::Records, replayed);
         vault.0.log(entry).await?;
         vault.shred(actor, ground).await?;
@@ -166,7 +159,7 @@ impl Options {
     }
 
     /// Everything that lies under the first root, in one commit.
-    async fn found(&self, config: &Config, rows: &Rows, roots: &Roots, journal: &Journal) -> Result<()> {
+    async fn found(&self, config: &Config, rows: &Rows, roots: &Roots, memory: &Memory) -> Result<()> {
         let candidate = roots.candidate(0).await?;
         let epoch = Epoch { epoch: 1, id: candidate.id, wrapped: candidate.wrapped };
         let mut registry = Registry::default();
@@ -180,39 +173,31 @@ impl Options {
         under.fresh::<Token>(under_root::TOKEN, &mut batch)?;
         under.fresh::<Index>(under_root::INDEX, &mut batch)?;
         under.fresh::<Signing>(under_root::SIGNING, &mut batch)?;
+        let key = under.fresh::<JournalStage>(under_root::JOURNAL, &mut batch)?;
         under.put(under_root::SETTINGS, &self.settings.encode(), &mut batch)?;
         under.put(under_root::REGISTRY, &registry.encode(), &mut batch)?;
         let mut events = vec![Event::Created, Event::Root { epoch: 1, id: epoch.id }];
         events.extend(crate::clock::Day::of(self.clock.wall()).before().map(|day| Event::Mark { day }));
-        let lines = journal.stage(&mut batch, None, &events)?;
-        if rows.commit(batch).await? == Committed::Conflict {
-            return Err(StoreError::Exists.into());
+        let journal = Journal::new(config.id, Prf::new(key.expose()), rows.clone(), memory.clone());
+        journal.stage(&mut batch, None, &events)?;
+        match rows.commit(batch).await? {
+            Committed::Yes => Ok(()),
+            Committed::Conflict => Err(StoreError::Exists.into()),
         }
-        roots.activate(1, epoch.id).await?;
-        journal.committed(&lines)?;
-        journal.complete().await
     }
 
-    async fn start(self, config: Config, rows: Rows, roots: Roots, journal: Journal) -> Result<Vault> {
-        let tree = config.tree(&rows, &roots);
+    async fn start(self, opening: Opening) -> Result<Vault> {
+        let Opening { config, rows, roots, tree, journal, secrets } = opening;
         tree.settle_keeper().await?;
-        let mut loaded = None;
-        for _ in 0..ATTEMPTS {
-            match self.load(&tree).await {
-                Err(Error::Busy) => {}
-                done => {
-                    loaded = Some(done?);
-                    break;
-                }
-            }
-        }
-        let Loaded { settings, registry, lookup, tokens, index, signing } = loaded.ok_or(Error::Busy)?;
+        let registry = self.register(&tree, &journal).await?;
+        let Secrets { settings, lookup, tokens, index, signing } = secrets;
         if settings.suite != config.suite || settings.height != config.height {
             return Err(RolledBack::Mixed.into());
         }
         let inner = Inner {
             id: config.id,
             lane: lane::Writer::new(config.id, rows.clone())?,
+            registry_seen: AtomicU64::new(journal.with(|state| state.registry)),
             rows,
             roots,
             tree,
@@ -229,7 +214,7 @@ impl Options {
             lease: Mutex::default(),
             causes: Mutex::default(),
             max_seals: self.max_seals,
-            served: self.schemas.iter().map(Schema::label).collect(),
+            served: self.schemas.iter().map(|schema| (schema.label(), schema.type_id())).collect(),
         };
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
         inner.keep_time().await?;
@@ -242,57 +227,93 @@ impl Options {
         Ok(Vault(Arc::new(inner)))
     }
 
-    /// Reads what lies under the root, and stores what the declarations add to the registry.
-    async fn load(&self, tree: &Tree) -> Result<Loaded> {
-        let names: Vec<Key> = under_root::ALL.iter().map(|name| name.to_vec()).collect();
-        let mut more = names.clone();
-        more.push(FENCE.to_vec());
-        let (path, rows) = tree.path(&Node::Root, &more).await?;
-        let mut opened = Vec::new();
-        for (name, row) in names.iter().zip(&rows) {
-            opened.push(tree.open_under_root(&path, name, row.as_ref().ok_or(RolledBack::Mixed)?)?);
+    /// Reads the registry, and stores what the declarations add to it, with an event that tells other processes.
+    async fn register(&self, tree: &Tree, journal: &Journal) -> Result<Registry> {
+        let names = [under_root::REGISTRY.to_vec(), FENCE.to_vec()];
+        for _ in 0..ATTEMPTS {
+            let (path, rows) = tree.path(&Node::Root, &names).await?;
+            let [Some(row), fence] = rows.as_slice() else { return Err(RolledBack::Mixed.into()) };
+            let mut registry = Registry::decode(&tree.open_under_root(&path, under_root::REGISTRY, row)?)?;
+            if !registry.merge(&self.schemas, &self.purposes)? {
+                return Ok(registry);
+            }
+            journal.catch_up(journal.head_of(fence.as_ref())?).await?;
+            let mut batch = Batch::new()?;
+            tree.put_under_root(&path, under_root::REGISTRY, Some(row), &registry.encode(), &mut batch)?;
+            let lines = match journal.stage(&mut batch, fence.as_ref(), &[Event::Registry]) {
+                Err(Error::Busy) => continue,
+                lines => lines?,
+            };
+            if tree.rows.commit(batch).await? == Committed::Yes {
+                journal.committed(&lines)?;
+                journal.complete().await?;
+                return Ok(registry);
+            }
         }
-        let [lookup, token, index, signing, settings, registry] = opened.as_slice() else {
-            return Err(RolledBack::Mixed.into());
-        };
-        let mut stored = Registry::decode(registry)?;
-        if stored.merge(&self.schemas, &self.purposes)? {
-            self.store_registry(tree, &path, rows.get(5).and_then(Option::as_ref), &stored).await?;
-        }
-        let token = Secret::<Token>::from_slice(token).ok_or(RolledBack::Mixed)?;
-        Ok(Loaded {
-            settings: Settings::decode(settings)?,
-            registry: stored,
-            lookup: Secret::from_slice(lookup).ok_or(RolledBack::Mixed)?,
-            tokens: Prf::new(token.expose()),
-            index: Secret::from_slice(index).ok_or(RolledBack::Mixed)?,
-            signing: Secret::from_slice(signing).ok_or(RolledBack::Mixed)?,
-        })
-    }
-
-    async fn store_registry(
-        &self,
-        tree: &Tree,
-        path: &Path,
-        old: Option<&crate::store::Versioned>,
-        registry: &Registry,
-    ) -> Result<()> {
-        let mut batch = Batch::new()?;
-        tree.put_under_root(path, under_root::REGISTRY, old, &registry.encode(), &mut batch)?;
-        match tree.rows.commit(batch).await? {
-            Committed::Yes => Ok(()),
-            Committed::Conflict => Err(Error::Busy),
-        }
+        Err(Error::Busy)
     }
 }
 
-struct Loaded {
+/// A vault between reading its first row and standing.
+struct Opening {
+    config: Config,
+    rows: Rows,
+    roots: Roots,
+    tree: Tree,
+    journal: Journal,
+    secrets: Secrets,
+}
+
+/// What lies directly under the root and does not change.
+struct Secrets {
     settings: Settings,
-    registry: Registry,
     lookup: Secret<Lookup>,
     tokens: Prf,
     index: Secret<Index>,
     signing: Secret<Signing>,
+}
+
+impl Opening {
+    async fn of(rows: Rows, roots: Roots, memory: Memory) -> Result<Self> {
+        let config = Config::read(&rows).await?;
+        roots.bind(config.id).await?;
+        memory.bind(config.id).await?;
+        Self::begin(config, rows, roots, memory).await
+    }
+
+    /// Nothing is released by the secrets; the journal needs its key before it can tell whether the store is an older
+    /// one.
+    async fn begin(config: Config, rows: Rows, roots: Roots, memory: Memory) -> Result<Self> {
+        let tree = config.tree(&rows, &roots);
+        let names = [
+            under_root::LOOKUP,
+            under_root::TOKEN,
+            under_root::INDEX,
+            under_root::SIGNING,
+            under_root::SETTINGS,
+            under_root::JOURNAL,
+        ]
+        .map(<[u8]>::to_vec);
+        let (path, read) = tree.path(&Node::Root, &names).await?;
+        let mut opened = Vec::new();
+        for (name, row) in names.iter().zip(&read) {
+            opened.push(tree.open_under_root(&path, name, row.as_ref().ok_or(RolledBack::Mixed)?)?);
+        }
+        let [lookup, token, index, signing, settings, journal] = opened.as_slice() else {
+            return Err(RolledBack::Mixed.into());
+        };
+        let token = Secret::<Token>::from_slice(token).ok_or(RolledBack::Mixed)?;
+        let journal = Secret::<JournalStage>::from_slice(journal).ok_or(RolledBack::Mixed)?;
+        let secrets = Secrets {
+            settings: Settings::decode(settings)?,
+            lookup: Secret::from_slice(lookup).ok_or(RolledBack::Mixed)?,
+            tokens: Prf::new(token.expose()),
+            index: Secret::from_slice(index).ok_or(RolledBack::Mixed)?,
+            signing: Secret::from_slice(signing).ok_or(RolledBack::Mixed)?,
+        };
+        let journal = Journal::new(config.id, Prf::new(journal.expose()), rows.clone(), memory);
+        Ok(Opening { config, rows, roots, tree, journal, secrets })
+    }
 }
 
 /// Wraps directly under the first root.
@@ -307,8 +328,10 @@ impl Under {
         Ok(Under { parent: root.parent(config.suite), vault: config.id })
     }
 
-    fn fresh<K: Stage>(&self, name: &[u8], batch: &mut Batch) -> Result<()> {
-        self.put(name, Secret::<K>::random()?.expose(), batch)
+    fn fresh<K: Stage>(&self, name: &[u8], batch: &mut Batch) -> Result<Secret<K>> {
+        let secret = Secret::<K>::random()?;
+        self.put(name, secret.expose(), batch)?;
+        Ok(secret)
     }
 
     fn put(&self, name: &[u8], bytes: &[u8], batch: &mut Batch) -> Result<()> {

@@ -134,9 +134,10 @@ fn apply(table: &mut Table<'_, &'static [u8], &'static [u8]>, batch: &Batch) -> 
     for (key, value) in &batch.writes {
         match value {
             Some(value) => {
-                let len = batch.version.len().saturating_add(value.len());
+                let version = batch.version_of(key);
+                let len = version.len().saturating_add(value.len());
                 let mut row = table.insert_reserve(key.as_slice(), len).map_err(why)?;
-                let parts = batch.version.iter().chain(value);
+                let parts = version.iter().chain(value);
                 row.as_mut().iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
             }
             None => drop(table.remove(key.as_slice()).map_err(why)?),
