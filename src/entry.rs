@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::clock::Day;
 use crate::consent::Evidence;
 use crate::error::{Error, Malformed, Result, RolledBack, Unsupported};
-use crate::key::{Audit, Hold, Purpose, Secret};
+use crate::key::{Audit, Hold, Node, Purpose, Secret};
 use crate::purpose::Basis;
 use crate::row::{Part, Plain};
 use crate::wire::{Put as _, Reader};
@@ -18,6 +18,7 @@ const META: u8 = 1;
 const AUDIT: u8 = 2;
 const PURPOSE: u8 = 3;
 const HOLD: u8 = 4;
+const RECORDS: u8 = 5;
 
 /// All that the vault knows of a subject, but for its keys.
 #[derive(Debug, Default)]
@@ -88,6 +89,8 @@ pub(crate) struct Entry {
     /// By generation.
     pub(crate) audit: BTreeMap<u16, Secret<Audit>>,
     pub(crate) hold: Option<Secret<Hold>>,
+    /// By generation: what wraps the subject's rows in the records layer, so that their ids end with the subject too.
+    pub(crate) records: BTreeMap<u16, Secret<Node>>,
 }
 
 pub(crate) const META_PART: Part = Part { kind: META, generation: 0, purpose: 0 };
@@ -95,6 +98,10 @@ pub(crate) const HOLD_PART: Part = Part { kind: HOLD, generation: 0, purpose: 0 
 
 pub(crate) const fn audit_part(generation: u16) -> Part {
     Part { kind: AUDIT, generation, purpose: 0 }
+}
+
+pub(crate) const fn records_part(generation: u16) -> Part {
+    Part { kind: RECORDS, generation, purpose: 0 }
 }
 
 pub(crate) const fn key_part(generation: u16, purpose: u16) -> Part {
@@ -109,6 +116,7 @@ impl Generation {
             entry.keys.insert((number, *purpose), Secret::random()?);
         }
         entry.audit.insert(number, Secret::random()?);
+        entry.records.insert(number, Secret::random()?);
         let purposes = BTreeMap::new();
         let generation = Generation { number, serial, enrolled_ms: now_ms, forgotten: None, purposes };
         entry.meta.generations.push(generation);
@@ -153,6 +161,7 @@ impl Entry {
         parts.extend(self.audit.iter().map(|(generation, key)| (audit_part(*generation), bytes(key))));
         parts.extend(self.keys.iter().map(|((g, purpose), key)| (key_part(*g, *purpose), bytes(key))));
         parts.extend(self.hold.iter().map(|key| (HOLD_PART, bytes(key))));
+        parts.extend(self.records.iter().map(|(generation, key)| (records_part(*generation), bytes(key))));
         Plain { generation: 0, parts }
     }
 
@@ -170,6 +179,8 @@ impl Entry {
                     .is_some_and(|key| entry.audit.insert(part.generation, key).is_none()),
                 PURPOSE => Secret::from_slice(&bytes)
                     .is_some_and(|key| entry.keys.insert((part.generation, part.purpose), key).is_none()),
+                RECORDS => Secret::from_slice(&bytes)
+                    .is_some_and(|key| entry.records.insert(part.generation, key).is_none()),
                 HOLD => {
                     entry.hold = Secret::from_slice(&bytes);
                     entry.hold.is_some()
@@ -267,6 +278,9 @@ impl Entry {
                 }
                 // Without its key, no entry of the log can be linked to the subject any more.
                 self.audit.remove(&number);
+            }
+            if self.keys.range((number, 0)..=(number, u16::MAX)).next().is_none() {
+                self.records.remove(&number);
             }
             generation.purposes.retain(|purpose, standing| {
                 // A withdrawal is remembered, or the next sealer would make a new key without a new consent.

@@ -1,13 +1,14 @@
 //! The records layer: sealed records in the vault's own store. It is optional: a sealed record may lie anywhere.
 //!
-//! The names of rows are keyed hashes, and record ids lie encrypted beside the sealed bytes, so that a thief of the store
-//! does not learn which orders a subject has. Each subject has a head: a keyed hash over the set of its rows and their
+//! The names of rows are keyed hashes, and record ids lie encrypted beside the sealed bytes under a key of the subject's, so
+//! that a thief of the store does not learn which orders a subject has, and nobody does once it is forgotten. Each subject has a head: a keyed hash over the set of its rows and their
 //! numbers. Listing checks it, so that a row which was deleted, put back from an older copy, or mixed from two is found.
 
 use zeroize::Zeroizing;
 
 use crate::actor::{Actor, Ground, SubjectId};
 use crate::crypto::{Hkdf, Prf};
+use crate::entry::records_part;
 use crate::error::{Erased, Error, Malformed, Misuse, Result, RolledBack};
 use crate::journal::FENCE;
 use crate::key::{Node, Parent, Secret, Tag, label};
@@ -76,7 +77,9 @@ impl Vault {
         Ok(())
     }
 
-    /// Reads a sealed record of a subject. It is still sealed: opening it takes a grant.
+    /// Reads a sealed record of a subject. It is still sealed: opening it takes a grant. `None` where there is none, or
+    /// where it belonged to an enrolment of which nothing is left. That an older row of the same record was put back shows
+    /// in [`list`](Self::list), not here.
     ///
     /// # Errors
     ///
@@ -99,11 +102,12 @@ impl Vault {
         let [row, head] = subject.more.as_slice() else { return Err(Malformed::Length.into()) };
         let head = keys.head(inner, &tag, head.as_ref())?;
         let Some(row) = row else { return Ok(None) };
-        let (_, sealed, number) = keys.open(inner, &name, row)?;
-        if number > head.last {
+        let parsed = Row::parse(&row.value)?;
+        if number_of(&parsed) > head.last {
             return Err(RolledBack::Mixed.into());
         }
-        Sealed::from_bytes(sealed.to_vec()).map(Some)
+        let opened = inner.open_row(&subject, &name, &parsed)?;
+        opened.map(|opened| Sealed::from_bytes(opened.sealed.to_vec())).transpose()
     }
 
     /// All records of one type of a subject, with their ids, in no particular order. The whole set of the subject's rows
@@ -124,7 +128,7 @@ impl Vault {
         for _ in 0..ATTEMPTS {
             let subject = inner.read_subject(&tag, &[head_name(&tag)]).await?;
             let entry = inner.about_subject(&subject, inner.entry_by(Action::List, actor, ground)?)?;
-            let before = subject.more.into_iter().next().flatten();
+            let before = subject.more.first().cloned().flatten();
             let rows = inner.rows.all(Range::prefix(&[ROWS, &tag[..]].concat())).await?;
             let after = inner.rows.get(&head_name(&tag)).await?;
             if before.as_ref().map(|row| row.version) != after.as_ref().map(|row| row.version) {
@@ -135,12 +139,13 @@ impl Vault {
             let mut seen = Head { last: head.last, ..Head::default() };
             let mut found = Vec::new();
             for (name, row) in rows {
-                let (label, sealed, number) = keys.open(inner, &name, &row)?;
-                seen.add(&keys, &name, number);
-                let mut r = Reader::new(&label);
+                let parsed = Row::parse(&row.value)?;
+                seen.add(&keys, &name, number_of(&parsed));
+                let Some(opened) = inner.open_row(&subject, &name, &parsed)? else { continue };
+                let mut r = Reader::new(&opened.label);
                 if r.text()? == R::RECORD {
                     let id = I::from_id_bytes(r.rest()).ok_or(Malformed::Content)?;
-                    found.push((id, Sealed::from_bytes(sealed.to_vec())?));
+                    found.push((id, Sealed::from_bytes(opened.sealed.to_vec())?));
                 }
             }
             if seen.count != head.count || seen.sum != head.sum {
@@ -194,8 +199,7 @@ impl Inner {
             let [row, head_row] = subject.more.as_slice() else { return Err(Malformed::Length.into()) };
             let mut head = keys.head(self, &tag, head_row.as_ref())?;
             if let Some(row) = row {
-                let (_, _, number) = keys.open(self, &name, row)?;
-                head.take(&keys, &name, number);
+                head.take(&keys, &name, number_of(&Row::parse(&row.value)?));
             }
             let mut batch = Batch::new()?;
             // A forget bumps the fence: nothing is stored after it.
@@ -210,15 +214,18 @@ impl Inner {
                     label.put_bytes(R::RECORD.as_bytes());
                     label.put(record_id);
                     let parts = vec![(NAME, label), (SEALED, Zeroizing::new(sealed.to_vec()))];
-                    let plain = Plain { generation: 0, parts };
-                    batch.put(&name, wrap(&keys.rows, &self.id, &name, head.last, &plain)?);
+                    let newest = subject.meta.as_ref().and_then(|meta| meta.generations.last());
+                    let generation = u64::from(newest.ok_or(Error::NotEnrolled)?.number);
+                    let parent = self.rows_of(&subject, generation)?.ok_or(Erased::Purpose)?;
+                    let plain = Plain { generation, parts };
+                    batch.put(&name, wrap(&parent, &self.id, &name, head.last, &plain)?);
                 }
                 None => {
                     batch.delete(&name);
                 }
             }
             let plain = Plain::whole(0, &head.encode());
-            batch.put(&head_name, wrap(&keys.rows, &self.id, &head_name, head.last, &plain)?);
+            batch.put(&head_name, wrap(&keys.heads, &self.id, &head_name, head.last, &plain)?);
             if self.lane.commit(batch, &[entry]).await? == Committed::Yes {
                 return Ok(row.is_some());
             }
@@ -240,7 +247,7 @@ impl Inner {
         let names = Prf::new(&key);
         hkdf.expand(&[label::RECORD_HEAD], &mut key);
         let sums = Prf::new(&key);
-        Ok(Keys { names, sums, rows: self.side_parent(label::RECORD_ROW)? })
+        Ok(Keys { names, sums, heads: self.side_parent(label::RECORD_ROW)? })
     }
 
     pub(crate) fn about_subject(
@@ -289,11 +296,19 @@ pub(crate) async fn delete_all(inner: &Inner, tag: &Tag) -> Result<()> {
     Err(Error::Busy)
 }
 
-/// The keys of the records layer, all under the vault's index key.
+/// The keys of the records layer. Names and heads are under the vault's index key; rows are under a key of the subject's
+/// entry, so that record ids end with the subject, in every copy.
 struct Keys {
     names: Prf,
     sums: Prf,
-    rows: Parent,
+    heads: Parent,
+}
+
+/// A row, opened.
+struct Opened {
+    /// The record's label, behind its length, then its id.
+    label: Zeroizing<Vec<u8>>,
+    sealed: Zeroizing<Vec<u8>>,
 }
 
 impl Keys {
@@ -303,25 +318,36 @@ impl Keys {
         [ROWS, &tag[..], &hash].concat()
     }
 
-    /// Record label and id, the sealed bytes, and the row's number.
-    #[expect(clippy::type_complexity, reason = "three things of one row")]
-    fn open(
-        &self,
-        inner: &Inner,
-        name: &[u8],
-        row: &Versioned,
-    ) -> Result<(Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>, u64)> {
-        let parsed = Row::parse(&row.value)?;
-        let label = parsed.open(&self.rows, &inner.id, name, NAME).map_err(|_| RolledBack::Mixed)?;
-        let sealed = parsed.open(&self.rows, &inner.id, name, SEALED).map_err(|_| RolledBack::Mixed)?;
-        Ok((label.ok_or(Malformed::Content)?, sealed.ok_or(Malformed::Content)?, parsed.parent_generation))
-    }
-
     fn head(&self, inner: &Inner, tag: &Tag, row: Option<&Versioned>) -> Result<Head> {
         let Some(row) = row else { return Ok(Head::default()) };
-        let plain = Row::parse(&row.value)?.open_all(&self.rows, &inner.id, &head_name(tag));
+        let plain = Row::parse(&row.value)?.open_all(&self.heads, &inner.id, &head_name(tag));
         Head::decode(&plain.map_err(|_| RolledBack::Mixed)?.into_whole().ok_or(Malformed::Content)?)
     }
+}
+
+impl Inner {
+    /// What wraps the rows of one enrolment; `None` once nothing of it is left.
+    fn rows_of(&self, subject: &Subject, generation: u64) -> Result<Option<Parent>> {
+        let generation = u16::try_from(generation).map_err(|_| RolledBack::Mixed)?;
+        let part = self.tree.part(&subject.found, records_part(generation))?;
+        Ok(part.and_then(|bytes| Secret::<Node>::from_slice(&bytes)).map(|key| key.parent(self.tree.suite)))
+    }
+
+    /// Opens a row; `None` where it belongs to an enrolment of which nothing is left.
+    fn open_row(&self, subject: &Subject, name: &[u8], parsed: &Row<'_>) -> Result<Option<Opened>> {
+        let Some(parent) = self.rows_of(subject, parsed.generation)? else { return Ok(None) };
+        let label = parsed.open(&parent, &self.id, name, NAME).map_err(|_| RolledBack::Mixed)?;
+        let sealed = parsed.open(&parent, &self.id, name, SEALED).map_err(|_| RolledBack::Mixed)?;
+        Ok(Some(Opened {
+            label: label.ok_or(Malformed::Content)?,
+            sealed: sealed.ok_or(Malformed::Content)?,
+        }))
+    }
+}
+
+/// The number that a row was given. It is authenticated with the row, and by the head.
+fn number_of(row: &Row<'_>) -> u64 {
+    row.parent_generation
 }
 
 fn head_name(tag: &Tag) -> Key {

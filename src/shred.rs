@@ -22,6 +22,7 @@ use crate::tree::node::{day_of, tag_of};
 use crate::tree::rotate::{BatchId, Beside, Phase, RETIRED, Retired, batch_name};
 use crate::tree::{ATTEMPTS, Epoch, Node};
 use crate::vault::{Inner, Vault};
+use crate::wire::{Put as _, Reader};
 
 /// What a shred has reached: *unreachable*. The store committed without the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,35 @@ pub struct SettleReceipt {
 }
 
 const NOTES: &[u8] = b"N";
+
+/// The row of an expiry that is under way.
+const EXPIRY: &[u8] = b"E";
+
+/// What an expiry destroys.
+#[derive(Debug, Default)]
+struct Expiry {
+    batch: BatchId,
+    days: BTreeSet<Day>,
+}
+
+impl Expiry {
+    /// One that was interrupted, or nothing.
+    async fn unfinished(inner: &Inner) -> Result<Self> {
+        let Some(row) = inner.rows.get(EXPIRY).await? else { return Ok(Self::default()) };
+        let mut r = Reader::new(&row.value);
+        let mut expiry = Expiry { batch: r.array()?, days: BTreeSet::new() };
+        while !r.is_empty() {
+            expiry.days.insert(Day(r.u16()?));
+        }
+        Ok(expiry)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = self.batch.to_vec();
+        self.days.iter().for_each(|day| out.put_u16(day.number()));
+        out
+    }
+}
 
 /// Names subjects of whom nothing opens any more.
 const GONE: &[u8] = b"G";
@@ -180,23 +210,32 @@ impl Vault {
         let Some(mark) = inner.journal.mark() else { return Err(Halted::Clock.into()) };
         inner.top_up(true).await?;
         let over = Range { start: b"d".to_vec(), end: crate::tree::node::day_name(mark.plus(1)) };
-        let days: Vec<Day> =
-            inner.rows.all(over).await?.iter().filter_map(|(name, _)| day_of(name)).collect();
-        if days.is_empty() {
-            return Ok(ExpireReceipt { days, epoch_left: None, note: None });
+        let due: Vec<Day> = inner.rows.all(over).await?.iter().filter_map(|(name, _)| day_of(name)).collect();
+        let mut expiry = Expiry::unfinished(inner).await?;
+        if due.is_empty() && expiry.days.is_empty() {
+            return Ok(ExpireReceipt { days: due, epoch_left: None, note: None });
         }
-        let batch = inner.tree.begin().await?;
-        inner.drop_days(&batch, &days, mark).await?;
-        inner.tree.removed(&batch).await?;
+        if !due.is_empty() {
+            expiry.batch = inner.tree.begin().await?;
+            expiry.days.extend(&due);
+            // Written before anything is dropped: whoever comes after a crash says what was destroyed.
+            let mut batch = Batch::new()?;
+            batch.put(EXPIRY, expiry.encode());
+            inner.rows.commit(batch).await?;
+            inner.drop_days(&expiry.batch, &due, mark).await?;
+            inner.tree.removed(&expiry.batch).await?;
+        }
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
         inner.journal.record(&[Event::DaysDestroyed { day: mark }]).await?;
         inner.calendar.drop_until(mark);
-        let left = inner.left(&batch).await?;
+        let left = inner.left(&expiry.batch).await?;
+        let days: Vec<Day> = expiry.days.into_iter().collect();
         let note = inner.expiry_note(&days, left)?;
         let count = u64::try_from(days.len()).unwrap_or(u64::MAX);
         let entry = inner.entry_by(Action::Expire, actor, ground)?.counting(Count::Days, count);
         for _ in 0..ATTEMPTS {
             let mut writes = Batch::new()?;
+            writes.delete(EXPIRY);
             writes.put(&[NOTES, &mark.number().to_be_bytes()[..]].concat(), note.clone().into_bytes());
             if inner.lane.commit(writes, std::slice::from_ref(&entry)).await? == Committed::Yes {
                 return Ok(ExpireReceipt {
