@@ -136,11 +136,7 @@ impl Batch {
     /// the batch is committed, so that the next one can be built on it.
     #[must_use]
     pub fn version_of(&self, key: &[u8]) -> Version {
-        let mut version = [0; 16];
-        for (to, from) in version.iter_mut().zip(crypto::hash(&[label::VERSION, &self.nonce, key])) {
-            *to = from;
-        }
-        version
+        version_of(&self.nonce, key)
     }
 
     /// Adds a precondition. The first one for a row stands.
@@ -168,6 +164,14 @@ impl Batch {
         }
         self
     }
+}
+
+fn version_of(nonce: &[u8; 16], key: &[u8]) -> Version {
+    let mut version = [0; 16];
+    for (to, from) in version.iter_mut().zip(crypto::hash(&[label::VERSION, nonce, key])) {
+        *to = from;
+    }
+    version
 }
 
 /// How a commit did not happen.
@@ -279,23 +283,27 @@ impl Rows {
     /// them, since another writer may have come after ours to some: the batch is atomic, so one that has its version
     /// proves it, and every batch that must not be made twice writes a row of its own (an entry of the log, a line of the
     /// journal) that nobody writes again.
-    pub(crate) async fn commit(&self, batch: Batch) -> crate::Result<Committed> {
-        let written = |(key, value): &(Key, Option<Vec<u8>>)| {
-            value.is_some().then(|| (key.clone(), batch.version_of(key)))
-        };
-        let (keys, versions): (Vec<Key>, Vec<Version>) = batch.writes.iter().filter_map(written).unzip();
-        match self.0.commit(batch).await {
-            Ok(()) => Ok(Committed::Yes),
-            Err(CommitError::Conflict) => Ok(Committed::Conflict),
-            Err(CommitError::Failed(why)) => Err(why.into()),
-            Err(CommitError::Unknown) if keys.is_empty() => Err(StoreError::Unknown.into()),
-            Err(CommitError::Unknown) => {
-                let rows = self.read(&keys).await?;
-                let ours = rows
-                    .iter()
-                    .zip(versions)
-                    .any(|(row, ours)| row.as_ref().is_some_and(|row| row.version == ours));
-                Ok(if ours { Committed::Yes } else { Committed::Conflict })
+    ///
+    /// The store is called now, not when the future is first polled: a store that queues commits in the order of the
+    /// calls can be given one that builds on another which is still under way.
+    pub(crate) fn commit(&self, batch: Batch) -> impl Future<Output = crate::Result<Committed>> + Send + '_ {
+        let written = |(key, value): &(Key, Option<Vec<u8>>)| value.is_some().then(|| key.clone());
+        let keys: Vec<Key> = batch.writes.iter().filter_map(written).collect();
+        let nonce = batch.nonce;
+        let answer = self.0.commit(batch);
+        async move {
+            match answer.await {
+                Ok(()) => Ok(Committed::Yes),
+                Err(CommitError::Conflict) => Ok(Committed::Conflict),
+                Err(CommitError::Failed(why)) => Err(why.into()),
+                Err(CommitError::Unknown) if keys.is_empty() => Err(StoreError::Unknown.into()),
+                Err(CommitError::Unknown) => {
+                    let rows = self.read(&keys).await?;
+                    let ours = |(row, key): (&Option<Versioned>, &Key)| {
+                        row.as_ref().is_some_and(|row| row.version == version_of(&nonce, key))
+                    };
+                    Ok(if rows.iter().zip(&keys).any(ours) { Committed::Yes } else { Committed::Conflict })
+                }
             }
         }
     }

@@ -1,12 +1,17 @@
-//! Writing the log: this process's lane. Unlocks that wait together share one durable commit.
+//! Writing the log: this process's lane. What waits together shares one durable commit.
+//!
+//! Every commit expects the head row that the one before it wrote. Where one process alone has the store, the next is
+//! handed over while the one before is still under way, so that the store can make both durable with one sync. When one
+//! fails, those that were built on it fail with it, and are built again here.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::crypto;
 use crate::error::{Error, Result};
 use crate::keeper::VaultId;
 use crate::log::{Entry, Lane};
-use crate::store::{Batch, Committed, Expect, Key, Rows, Versioned};
+use crate::store::{Batch, Committed, Expect, Key, Rows, Version, Versioned};
 use crate::tree::ATTEMPTS;
 use crate::vault::Inner;
 
@@ -29,15 +34,30 @@ pub(crate) struct Writer {
     vault: VaultId,
     rows: Rows,
     id: [u8; 16],
-    /// `None` while a commit is under way, and after one whose end was not seen: then the head row is read again.
-    head: async_lock::Mutex<Option<Head>>,
+    head: async_lock::Mutex<Place>,
     waiting: Mutex<Vec<Arc<Waiting>>>,
+}
+
+/// Where the lane stands.
+#[derive(Debug, Default)]
+struct Place {
+    /// In a shared store `None` while a commit is under way, and after one whose end was not seen. Otherwise what the
+    /// store will say once it has made what it was given; `None` after a failure. Then the head row is read again.
+    head: Option<Head>,
+    /// Counts the failures: what was handed over before one says nothing about what came after.
+    run: u64,
 }
 
 #[derive(Debug)]
 struct Head {
     lane: Lane,
     row: Option<Versioned>,
+}
+
+impl Head {
+    fn version(&self) -> Option<Version> {
+        self.row.as_ref().map(|row| row.version)
+    }
 }
 
 /// An entry that waits for a commit, with the row that must be as it was read.
@@ -51,23 +71,55 @@ struct Waiting {
 impl Writer {
     pub(crate) fn new(vault: VaultId, rows: Rows) -> Result<Self> {
         let id = crypto::random()?;
-        Ok(Writer { vault, rows, id, head: async_lock::Mutex::new(None), waiting: Mutex::default() })
+        Ok(Writer { vault, rows, id, head: async_lock::Mutex::default(), waiting: Mutex::default() })
     }
 
     /// Commits a batch together with entries. A conflict says that a precondition of the batch did not hold, or that
     /// the head was not where it was believed to be.
     pub(crate) async fn commit(&self, batch: Batch, entries: &[Entry]) -> Result<Committed> {
-        let mut guard = self.head.lock().await;
-        self.commit_with(&mut guard, batch, entries).await
+        if self.rows.shared() {
+            let mut place = self.head.lock().await;
+            let head = self.take(&mut place).await?;
+            let (commit, next) = self.hand_over(&head, batch, entries);
+            // From here on the head is not known until the outcome is: a dropped future leaves `None` behind.
+            let committed = commit.await?;
+            if committed == Committed::Yes {
+                place.head = Some(next);
+            }
+            return Ok(committed);
+        }
+        for _ in 0..ATTEMPTS {
+            let mut place = self.head.lock().await;
+            let head = self.take(&mut place).await?;
+            let (commit, next) = self.hand_over(&head, batch.clone(), entries);
+            place.head = Some(next);
+            let run = place.run;
+            drop(place);
+            let committed = commit.await;
+            if matches!(committed, Ok(Committed::Yes)) {
+                return committed;
+            }
+            let mut place = self.head.lock().await;
+            if place.run == run {
+                *place = Place { head: None, run: run.wrapping_add(1) };
+            }
+            let there = self.rows.get(&head_name(&self.id)).await?;
+            // The head was there: what did not hold is the batch's own. Otherwise it fell with the one before it.
+            if committed.is_err() || there.map(|row| row.version) == head.version() {
+                return committed;
+            }
+        }
+        Ok(Committed::Conflict)
     }
 
-    async fn commit_with(
+    /// Gives the store a batch that puts entries after a head, and says what the head is once it is made.
+    fn hand_over(
         &self,
-        guard: &mut async_lock::MutexGuard<'_, Option<Head>>,
+        head: &Head,
         mut batch: Batch,
         entries: &[Entry],
-    ) -> Result<Committed> {
-        let Head { mut lane, row } = self.take(guard).await?;
+    ) -> (impl Future<Output = Result<Committed>> + Send, Head) {
+        let mut lane = head.lane;
         for entry in entries {
             let (next, bytes) = lane.next(entry);
             lane = next;
@@ -75,19 +127,14 @@ impl Writer {
         }
         let name = head_name(&self.id);
         let value = lane.encode();
-        batch.expect(&name, Expect::unchanged(row.as_ref()));
+        batch.expect(&name, Expect::unchanged(head.row.as_ref()));
         batch.put(&name, value.clone());
         let version = batch.version_of(&name);
-        // From here on the head is not known until the outcome is: a dropped future leaves `None` behind.
-        let committed = self.rows.commit(batch).await?;
-        if committed == Committed::Yes {
-            **guard = Some(Head { lane, row: Some(Versioned { version, value }) });
-        }
-        Ok(committed)
+        (self.rows.commit(batch), Head { lane, row: Some(Versioned { version, value }) })
     }
 
-    async fn take(&self, guard: &mut async_lock::MutexGuard<'_, Option<Head>>) -> Result<Head> {
-        if let Some(head) = guard.take() {
+    async fn take(&self, place: &mut Place) -> Result<Head> {
+        if let Some(head) = place.head.take() {
             return Ok(head);
         }
         let row = self.rows.get(&head_name(&self.id)).await?;
@@ -100,10 +147,17 @@ impl Writer {
 
     /// Appends an entry under a precondition, together with all others that wait under the same one.
     pub(crate) async fn append(&self, entry: Entry, expect: Option<(Key, Expect)>) -> Result<Committed> {
+        if !self.rows.shared() {
+            let mut batch = Batch::new()?;
+            if let Some((key, expect)) = &expect {
+                batch.expect(key, *expect);
+            }
+            return self.commit(batch, &[entry]).await;
+        }
         let own = Arc::new(Waiting { entry, expect, done: Mutex::new(None) });
         self.queue().push(Arc::clone(&own));
         // Whoever gets the lane first commits for all that wait; the others find their entry written.
-        let mut guard = self.head.lock().await;
+        let mut place = self.head.lock().await;
         if let Some(done) = *own.done.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(done);
         }
@@ -113,7 +167,12 @@ impl Writer {
             batch.expect(key, *expect);
         }
         let entries: Vec<Entry> = group.iter().map(|waiting| waiting.entry.clone()).collect();
-        let committed = self.commit_with(&mut guard, batch, &entries).await?;
+        let head = self.take(&mut place).await?;
+        let (commit, next) = self.hand_over(&head, batch, &entries);
+        let committed = commit.await?;
+        if committed == Committed::Yes {
+            place.head = Some(next);
+        }
         for waiting in &group {
             *waiting.done.lock().unwrap_or_else(PoisonError::into_inner) = Some(committed);
         }
