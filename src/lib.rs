@@ -176,3 +176,8 @@ pub mod __private {
     pub use crate::record::{encode, encoded_len, lend, number_at, take};
     pub use crate::value::Encoder;
 }
+
+/// The code of the README compiles.
+#[cfg(all(doctest, feature = "redb"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
