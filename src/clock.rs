@@ -19,7 +19,7 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
 /// The machine's own clocks. Sleeping takes a thread for as long as it lasts, so that no async runtime is needed; the
 /// vault sleeps only where several processes share it.
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "it has nothing to add")]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
@@ -105,7 +105,9 @@ impl Day {
         u16::try_from(date.since(epoch).ok()?.get_days()).ok().map(Day)
     }
 
-    pub(crate) fn plus(self, days: u16) -> Self {
+    /// So many days later; at most 2149-06-06.
+    #[must_use]
+    pub fn plus(self, days: u16) -> Self {
         Day(self.0.saturating_add(days))
     }
 

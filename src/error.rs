@@ -158,6 +158,8 @@ reasons! {
     RolledBack {
         /// The store is older than the witness remembers. `Vault::recover` replays what it lost.
         Store = "the store is older than the witness remembers: recover replays the erasures",
+        /// The root of this copy of the store is destroyed: that is what destroying it was for.
+        Gone = "the root key of this copy of the store is destroyed: it opens for nobody",
         /// The keeper lacks the root that the store names.
         Keeper = "the keeper lacks the root key that the store names: restore the newest keeper",
         /// The witness is older than the store says.

@@ -11,7 +11,7 @@ use crate::cell::{Cell, slot};
 use crate::context::{Context, Shape};
 use crate::error::{Absent, Error, Malformed, Misuse, Result, Unsupported};
 use crate::grant::{Admission, Grant};
-use crate::purpose::{OpensFor, Purpose};
+use crate::purpose::{OpensFor, Purpose, PurposeId};
 use crate::record::{NoId, Record, RecordId, Sealable};
 use crate::wire::Reader;
 
@@ -71,10 +71,10 @@ impl<T: Sealable, I> Sealed<T, I> {
         self.bytes
     }
 
-    /// The day on which each purpose ends that this was sealed for: purpose number and last day, the latest where cells
+    /// The day on which each purpose ends that this was sealed for: purpose and last day, the latest where cells
     /// differ. Read from the clear header: authentic only where it opens.
     #[must_use]
-    pub fn unverified_days(&self) -> Vec<(u16, crate::Day)> {
+    pub fn unverified_days(&self) -> Vec<(PurposeId, crate::Day)> {
         let mut days = std::collections::BTreeMap::new();
         for (purpose, day) in
             cells(&self.bytes).into_iter().flatten().flatten().flat_map(|c| c.lockboxes().collect::<Vec<_>>())
@@ -82,7 +82,7 @@ impl<T: Sealable, I> Sealed<T, I> {
             let latest = days.entry(purpose).or_insert(day);
             *latest = day.max(*latest);
         }
-        days.into_iter().collect()
+        days.into_iter().map(|(purpose, day)| (PurposeId(purpose), day)).collect()
     }
 
     fn parsed(&self) -> Result<impl Iterator<Item = Result<Cell<'_>>>> {

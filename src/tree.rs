@@ -154,12 +154,12 @@ impl Tree {
         self.current.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|root| root.id)
     }
 
-    /// The keeper lacks the root that the store names: whichever knows the lower epoch is the older one.
+    /// The keeper lacks the root that the store names: either it has destroyed it, or it is the older one.
     async fn who_is_older(&self, epoch: &Epoch) -> Result<Error> {
         let newest =
             self.roots.held().await?.iter().filter(|held| held.activated).map(|held| held.epoch).max();
         Ok(Error::RolledBack(if newest.is_some_and(|newest| newest > epoch.epoch) {
-            RolledBack::Store
+            RolledBack::Gone
         } else {
             RolledBack::Keeper
         }))

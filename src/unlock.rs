@@ -30,6 +30,7 @@ use crate::wire::{Put as _, Reader};
 pub struct Scope {
     subjects: Vec<SubjectId>,
     fields: Vec<FieldRef>,
+    issuer: Option<Actor>,
 }
 
 impl Scope {
@@ -42,13 +43,20 @@ impl Scope {
     /// One subject; call [`and`](Self::and) for more, up to 64.
     #[must_use]
     pub fn subject(id: &SubjectId) -> Self {
-        Scope { subjects: vec![id.clone()], fields: Vec::new() }
+        Scope { subjects: vec![id.clone()], ..Self::default() }
     }
 
     /// One subject more.
     #[must_use]
     pub fn and(mut self, id: &SubjectId) -> Self {
         self.subjects.push(id.clone());
+        self
+    }
+
+    /// Who issues it, where that is not the one who gets it: it stands first in the log.
+    #[must_use]
+    pub fn issued_by(mut self, actor: &Actor) -> Self {
+        self.issuer = Some(actor.clone());
         self
     }
 
@@ -164,7 +172,9 @@ impl Vault {
             issued_ms: now,
             last_used_ms: None,
         };
-        let entry = inner.entry_by(Action::Issue, actor, ground)?.for_purpose(P::NUMBER).under_token(id);
+        let actors = scope.issuer.iter().chain([actor]).cloned().collect();
+        let entry = inner.entry(Action::Issue, Outcome::Done).by(actors)?.because(ground.clone());
+        let entry = entry.for_purpose(P::NUMBER).under_token(id);
         for _ in 0..ATTEMPTS {
             let mut batch = Batch::new()?;
             batch.expect(&token_name(&id), Expect::Absent);

@@ -16,9 +16,9 @@ pub struct Done(Vec<(&'static str, usize, Duration)>);
 impl Done {
     /// Measures some work that says how many things it did.
     pub fn time<T>(&mut self, what: &'static str, work: impl FnOnce() -> Counted<T>) -> crate::Fallible<T> {
-        let started = SystemClock::default().monotonic();
+        let started = SystemClock.monotonic();
         let (count, result) = work()?;
-        let took = SystemClock::default().monotonic().saturating_sub(started);
+        let took = SystemClock.monotonic().saturating_sub(started);
         match self.0.iter_mut().find(|(known, ..)| *known == what) {
             Some((_, counts, time)) => {
                 *counts = counts.saturating_add(count);

@@ -131,11 +131,11 @@ impl Options {
 
     /// Opens a vault whose store was restored from an older copy: whatever the witness remembers and the store has lost
     /// is done again, before anything opens, and shredded. Subjects and keys that were made after the copy are lost with
-    /// it. A copy from before the last destroyed root cannot be recovered: that is what destroying it was for.
+    /// it, and so are certificates of forgets that were not issued yet. A copy from before the last destroyed root cannot be recovered: that is what destroying it was for.
     ///
     /// # Errors
     ///
-    /// [`RolledBack::Store`] where the copy's root is destroyed; as [`open`](Self::open) otherwise.
+    /// [`RolledBack::Gone`] where the copy's root is destroyed; as [`open`](Self::open) otherwise.
     pub async fn recover(
         self,
         store: impl Store,

@@ -129,6 +129,24 @@ impl Settings {
         self
     }
 
+    /// How many days a forget or a withdrawal can be undone.
+    #[must_use]
+    pub fn grace(&self) -> u16 {
+        self.grace_days
+    }
+
+    /// How long old roots are kept.
+    #[must_use]
+    pub fn window(&self) -> RestoreWindow {
+        self.window
+    }
+
+    /// How long another process may go on with what was fenced.
+    #[must_use]
+    pub fn bound(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.bound_ms.into())
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![1, self.suite.number(), self.height];
         out.put_u32(self.bound_ms);

@@ -146,6 +146,24 @@ impl FileSecret {
         FileSecret(Secret::Passphrase(passphrase, cost))
     }
 
+    /// A fresh key, and its text for [`from_env`](Self::from_env): 64 hex digits. Put it where the service's other secrets
+    /// are, and nowhere beside the store.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRandomness`](crate::Error::NoRandomness).
+    pub fn generate() -> Result<(Self, Zeroizing<String>)> {
+        let mut key = Zeroizing::new([0; 32]);
+        crate::crypto::fill_random(key.as_mut_slice())?;
+        let mut text = Zeroizing::new(String::with_capacity(64));
+        for byte in key.iter() {
+            for digit in [byte >> 4, byte & 0xF] {
+                text.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+            }
+        }
+        Ok((Self::key(key), text))
+    }
+
     /// 32 bytes from a generator made for keys.
     #[must_use]
     pub fn key(key: Zeroizing<[u8; 32]>) -> Self {
