@@ -112,8 +112,9 @@ pub(crate) fn seal(
     let body = out.len();
     out.resize(body.saturating_add(COMMITMENT), 0);
     let values = out.len();
-    write(&mut Encoder::new(out));
-    if out.len() != values.saturating_add(plaintext) {
+    let mut encoder = Encoder::new(out);
+    write(&mut encoder);
+    if !encoder.is_whole() || out.len() != values.saturating_add(plaintext) {
         wipe_from(out, start);
         return Err(Misuse::TooLarge.into());
     }

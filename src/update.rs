@@ -46,8 +46,9 @@ impl<R: Record> Changes<R> {
             return;
         }
         let mut bytes = Zeroizing::new(Vec::with_capacity(len));
-        slot::put(value.encoded_len(), padding, &mut Encoder::new(&mut bytes), |out| value.encode(out));
-        self.refused |= bytes.len() != len;
+        let mut encoder = Encoder::new(&mut bytes);
+        slot::put(value.encoded_len(), padding, &mut encoder, |out| value.encode(out));
+        self.refused |= !encoder.is_whole() || bytes.len() != len;
         self.slots.insert(F::INFO.number, Piece { padded: padding > 0, bytes });
     }
 }

@@ -81,17 +81,25 @@ pub enum Invalid {
 #[derive(Debug)]
 pub struct Encoder<'a> {
     out: &'a mut Zeroizing<Vec<u8>>,
+    whole: bool,
 }
 
 impl<'a> Encoder<'a> {
     pub(crate) fn new(out: &'a mut Zeroizing<Vec<u8>>) -> Self {
-        Encoder { out }
+        Encoder { out, whole: true }
+    }
+
+    /// Whether everything fitted.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Appends. What does not fit into the announced length is left out, and sealing then refuses the value.
     pub fn put(&mut self, bytes: &[u8]) {
         if bytes.len() <= self.out.capacity().saturating_sub(self.out.len()) {
             self.out.extend_from_slice(bytes);
+        } else {
+            self.whole = false;
         }
     }
 }
