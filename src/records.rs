@@ -81,6 +81,9 @@ impl Vault {
     /// where it belonged to an enrolment of which nothing is left. That an older row of the same record was put back shows
     /// in [`list`](Self::list), not here.
     ///
+    /// It looks at one row. That the row was put back from an older copy of the store, or deleted behind the vault, is
+    /// found by [`list`](Self::list) alone; and not there either where all rows of the subject and their head were.
+    ///
     /// # Errors
     ///
     /// [`Error::NotEnrolled`]; [`RolledBack::Mixed`] where the row is another's or was altered.
