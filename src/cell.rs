@@ -141,9 +141,9 @@ pub(crate) fn seal(
     );
     let seal_id = shelves.second_hedge.tag(&[content.expose()]);
 
-    let sealed = lock(shelves, context, &content, &seal_id, locks).and_then(|()| {
-        let mut aad = Aad::new(context)?;
-        aad.push(header)?;
+    let mut aad = Aad::new(context);
+    let sealed = lock(shelves, &mut aad, &content, &seal_id, locks).and_then(|()| {
+        aad.after_context(&[header])?;
         aead::seal_once(shelves.suite, content.expose(), &[0; 16], aad.bytes(), secret)
     });
     match sealed {
@@ -176,20 +176,15 @@ fn put_header(shelves: &Shelves, slots: &[Slot], out: &mut Zeroizing<Vec<u8>>) {
 /// Writes seal id and lockboxes.
 fn lock(
     shelves: &Shelves,
-    context: &Context,
+    aad: &mut Aad,
     content: &ContentKey,
     seal_id: &[u8; SEAL_ID],
     out: &mut [u8],
 ) -> Result<()> {
     let (id, locks) = out.split_at_mut_checked(SEAL_ID).ok_or(Misuse::TooLarge)?;
     id.copy_from_slice(seal_id);
-    let mut aad = Aad::new(context)?;
-    aad.push(seal_id)?;
-    let common = aad.len;
     for (lock, space) in shelves.boxes.iter().zip(locks.chunks_exact_mut(LOCKBOX)) {
-        aad.len = common;
-        aad.push(&lock.purpose.to_be_bytes())?;
-        aad.push(&lock.day.number().to_be_bytes())?;
+        aad.after_context(&[seal_id, &lock.purpose.to_be_bytes(), &lock.day.number().to_be_bytes()])?;
         let (key, tag) = space.split_at_mut_checked(32).ok_or(Misuse::TooLarge)?;
         key.copy_from_slice(content.expose());
         tag.copy_from_slice(&lock.cipher.seal(seal_id, aad.bytes(), key)?);
@@ -284,19 +279,17 @@ impl<'a> Cell<'a> {
 
     /// Whether the lockbox of a purpose opens under a shelf: then purpose and day are what was sealed.
     pub(crate) fn is_locked_by(&self, context: &Context, purpose: u16, cipher: &Cipher) -> bool {
-        self.unlock(context, purpose, cipher).is_ok()
+        self.unlock(&mut Aad::new(context), purpose, cipher).is_ok()
     }
 
     /// Opens one lockbox.
-    fn unlock(&self, context: &Context, purpose: u16, cipher: &Cipher) -> Result<ContentKey> {
+    fn unlock(&self, aad: &mut Aad, purpose: u16, cipher: &Cipher) -> Result<ContentKey> {
         let index = self.lockboxes().position(|(known, _)| known == purpose).ok_or(Error::DoesNotOpen)?;
         let named = self.boxes.chunks_exact(4).nth(index).ok_or(Error::DoesNotOpen)?;
         let space = self.locks.chunks_exact(LOCKBOX).nth(index).ok_or(Error::DoesNotOpen)?;
         let (wrapped, tag) = space.split_first_chunk::<32>().ok_or(Error::DoesNotOpen)?;
         let seal_id: &[u8; 16] = self.seal_id.try_into().map_err(|_| Error::DoesNotOpen)?;
-        let mut aad = Aad::new(context)?;
-        aad.push(seal_id)?;
-        aad.push(named)?;
+        aad.after_context(&[seal_id, named])?;
         let mut key = *wrapped;
         cipher.open(seal_id, aad.bytes(), &mut key, tag.try_into().map_err(|_| Error::DoesNotOpen)?)?;
         Ok(ContentKey::take(&mut key))
@@ -310,9 +303,9 @@ impl<'a> Cell<'a> {
         cipher: &Cipher,
         read: impl FnOnce(&[u8]) -> Result<T>,
     ) -> Result<T> {
-        let content = self.unlock(context, purpose, cipher)?;
-        let mut aad = Aad::new(context)?;
-        aad.push(self.header)?;
+        let mut aad = Aad::new(context);
+        let content = self.unlock(&mut aad, purpose, cipher)?;
+        aad.after_context(&[self.header])?;
         let (body, tag) = self.body.split_last_chunk::<TAG>().ok_or(Error::DoesNotOpen)?;
         with_copy(body, |buffer| {
             aead::open_once(self.suite, content.expose(), &[0; 16], aad.bytes(), buffer, tag)?;
@@ -341,33 +334,53 @@ fn consumed<'a>(before: &'a [u8], reader: &Reader<'_>) -> &'a [u8] {
 const ON_STACK: usize = 1024;
 
 fn with_copy<T>(bytes: &[u8], work: impl FnOnce(&mut [u8]) -> Result<T>) -> Result<T> {
-    let mut stack = Zeroizing::new([0_u8; ON_STACK]);
+    let mut stack = [0_u8; ON_STACK];
     match stack.get_mut(..bytes.len()) {
         Some(buffer) => {
             buffer.copy_from_slice(bytes);
-            work(buffer)
+            let wiped = Wiped(buffer);
+            work(wiped.0)
         }
         None => work(&mut Zeroizing::new(bytes.to_vec())),
+    }
+}
+
+/// Wipes what was used of a buffer, in one go: `Zeroizing` would wipe an array whole, byte by byte.
+struct Wiped<'a>(&'a mut [u8]);
+
+impl Drop for Wiped<'_> {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
 /// Authenticated data, joined on the stack: the context is self-delimiting, what follows it has one form.
 struct Aad {
     bytes: [u8; MAX_AAD],
+    context: usize,
     len: usize,
 }
 
 impl Aad {
-    fn new(context: &Context) -> Result<Self> {
-        let mut aad = Aad { bytes: [0; MAX_AAD], len: 0 };
-        aad.push(context.bytes())?;
-        Ok(aad)
+    #[inline]
+    fn new(context: &Context) -> Self {
+        let context = context.bytes();
+        let mut aad = Aad { bytes: [0; MAX_AAD], context: context.len(), len: 0 };
+        // There is room for every context; without it, nothing could be put behind it either.
+        if let Some(start) = aad.bytes.get_mut(..context.len()) {
+            start.copy_from_slice(context);
+        }
+        aad
     }
 
-    fn push(&mut self, part: &[u8]) -> Result<()> {
-        let end = self.len.saturating_add(part.len());
-        self.bytes.get_mut(self.len..end).ok_or(Misuse::TooLarge)?.copy_from_slice(part);
-        self.len = end;
+    /// The context, and these: what stood behind it before is gone.
+    fn after_context(&mut self, parts: &[&[u8]]) -> Result<()> {
+        self.len = self.context;
+        for part in parts {
+            let end = self.len.saturating_add(part.len());
+            self.bytes.get_mut(self.len..end).ok_or(Misuse::TooLarge)?.copy_from_slice(part);
+            self.len = end;
+        }
         Ok(())
     }
 
@@ -453,27 +466,6 @@ pub(crate) mod slot {
     }
 
     fn put_count(value: Option<usize>, out: &mut Encoder<'_>) {
-        let mut bytes = [0_u8; 5];
-        let mut prefix = Prefix { bytes: &mut bytes, len: 0 };
-        prefix.put_varint(count(value));
-        let len = prefix.len;
-        out.put(bytes.get(..len).unwrap_or_default());
-    }
-
-    /// A varint on the stack.
-    struct Prefix<'a> {
-        bytes: &'a mut [u8; 5],
-        len: usize,
-    }
-
-    impl crate::wire::Put for Prefix<'_> {
-        fn put(&mut self, bytes: &[u8]) {
-            for byte in bytes {
-                if let Some(place) = self.bytes.get_mut(self.len) {
-                    *place = *byte;
-                    self.len = self.len.saturating_add(1);
-                }
-            }
-        }
+        out.put_varint(count(value));
     }
 }

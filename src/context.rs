@@ -26,6 +26,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// `record_id` is empty for a record that has none; a real id has at least one byte.
+    #[inline]
     pub(crate) fn new(
         vault: &VaultId,
         serial: &[u8; 16],
@@ -34,29 +35,39 @@ impl Context {
         shape: Shape,
     ) -> Result<Self> {
         let mut context = Context { bytes: [0; MAX], len: 0 };
-        let shape: &[u8] = match shape {
-            Shape::Record => &[0],
-            Shape::Field => &[1],
+        let shape = match shape {
+            Shape::Record => 0,
+            Shape::Field => 1,
         };
-        for part in [label::CONTEXT, vault.bytes(), serial, record.as_bytes(), record_id, shape] {
-            let length = u16::try_from(part.len()).map_err(|_| Misuse::Identifier)?;
-            context
-                .push(&length.to_be_bytes())
-                .and_then(|()| context.push(part))
-                .ok_or(Misuse::Identifier)?;
-        }
-        Ok(context)
+        // Parts of a known length are pushed with it in one piece: this is run for every seal and open.
+        let fits = context.part(label::CONTEXT)
+            && context.push(&[0, 16])
+            && context.push(vault.bytes())
+            && context.push(&[0, 16])
+            && context.push(serial)
+            && context.part(record.as_bytes())
+            && context.part(record_id)
+            && context.push(&[0, 1, shape]);
+        if fits { Ok(context) } else { Err(Misuse::Identifier.into()) }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    fn push(&mut self, part: &[u8]) -> Option<()> {
-        let end = self.len.checked_add(part.len())?;
-        self.bytes.get_mut(self.len..end)?.copy_from_slice(part);
+    #[inline]
+    fn part(&mut self, part: &[u8]) -> bool {
+        u16::try_from(part.len()).is_ok_and(|length| self.push(&length.to_be_bytes()) && self.push(part))
+    }
+
+    /// False where there is no room.
+    #[inline]
+    fn push(&mut self, bytes: &[u8]) -> bool {
+        let end = self.len.saturating_add(bytes.len());
+        let Some(room) = self.bytes.get_mut(self.len..end) else { return false };
+        room.copy_from_slice(bytes);
         self.len = end;
-        Some(())
+        true
     }
 }
 

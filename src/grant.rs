@@ -82,7 +82,7 @@ impl Fresh {
 pub(crate) type HeldShelves = HashMap<(u16, u16, Day), Secret<Shelf>>;
 
 /// Ciphers of shelves, by suite, generation, purpose and day.
-pub(crate) type Ciphers = HashMap<(u8, u16, u16, Day), Arc<Cipher>>;
+pub(crate) type Ciphers = BTreeMap<(u8, u16, u16, Day), Arc<Cipher>>;
 
 /// What a grant is made of.
 #[derive(Debug)]

@@ -152,17 +152,24 @@ impl Secret<Shelf> {
 }
 
 /// The key of one body. It lives for one seal or one open, on the stack: the hot path allocates nothing.
-pub(crate) struct ContentKey(Zeroizing<[u8; 32]>);
+pub(crate) struct ContentKey([u8; 32]);
+
+impl Drop for ContentKey {
+    fn drop(&mut self) {
+        // As a slice it is wiped in one piece, as an array byte by byte.
+        self.0.as_mut_slice().zeroize();
+    }
+}
 
 impl ContentKey {
     pub(crate) fn derive(hedge: &Prf, parts: &[&[u8]]) -> Self {
-        ContentKey(hedge.mac(parts))
+        ContentKey(*hedge.mac(parts))
     }
 
     /// Takes the bytes of an opened lockbox and wipes them where they lay.
     pub(crate) fn take(bytes: &mut [u8; 32]) -> Self {
-        let key = ContentKey(Zeroizing::new(*bytes));
-        bytes.zeroize();
+        let key = ContentKey(*bytes);
+        bytes.as_mut_slice().zeroize();
         key
     }
 

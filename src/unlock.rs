@@ -1,7 +1,7 @@
 //! Tokens given out, and grants and sealers taken: every way in.
 
 use std::any::TypeId;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -497,7 +497,7 @@ impl Inner {
             until: if built_in == Some(BuiltIn::LegalHold) { BTreeMap::new() } else { kept_until(meta) },
             keys,
             held,
-            ciphers: RwLock::new(HashMap::new()),
+            ciphers: RwLock::default(),
         };
         Ok(Prepared { subject, core, pseudonym })
     }

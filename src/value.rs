@@ -104,6 +104,12 @@ impl<'a> Encoder<'a> {
     }
 }
 
+impl crate::wire::Put for Encoder<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        Encoder::put(self, bytes);
+    }
+}
+
 /// A typed value with one canonical encoding. Implement it for types of your own: `decode` must refuse every encoding
 /// but the one that `encode` writes, the type should wipe itself on drop, and its `Debug` should show nothing.
 pub trait Value: Sized + fmt::Debug + Send + Sync + 'static {
@@ -187,9 +193,7 @@ impl<T: Value> FieldType for Vec<T> {
     }
     fn encode(&self, out: &mut Encoder<'_>) {
         for item in self {
-            let mut prefix = Vec::with_capacity(5);
-            prefix.put_varint(u32::try_from(Value::encoded_len(item)).unwrap_or(u32::MAX));
-            out.put(&prefix);
+            out.put_varint(u32::try_from(Value::encoded_len(item)).unwrap_or(u32::MAX));
             Value::encode(item, out);
         }
     }
