@@ -469,3 +469,6 @@ pub(crate) mod slot {
         out.put_varint(count(value));
     }
 }
+
+#[cfg(test)]
+mod tests;

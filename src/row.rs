@@ -65,12 +65,24 @@ pub(crate) fn wrap(
     parent_generation: u64,
     plain: &Plain,
 ) -> Result<Vec<u8>> {
+    wrap_as(parent, vault, name, parent_generation, plain, &crypto::random()?)
+}
+
+/// With a serial that is random, or what a broken generator gives.
+fn wrap_as(
+    parent: &Parent,
+    vault: &VaultId,
+    name: &[u8],
+    parent_generation: u64,
+    plain: &Plain,
+    serial: &[u8; 16],
+) -> Result<Vec<u8>> {
     let mut row = Vec::new();
     row.put_u8(VERSION);
     row.put_u8(parent.suite.number());
     row.put_u64(parent_generation);
     row.put_u64(plain.generation);
-    row.put(&crypto::random::<16>()?);
+    row.put(serial);
     row.put_u16(u16::try_from(plain.parts.len()).map_err(|_| crate::error::Misuse::TooLarge)?);
     for (part, bytes) in &plain.parts {
         row.put_u8(part.kind);
@@ -186,3 +198,6 @@ fn aad(vault: &VaultId, name: &[u8], header: &[u8]) -> Vec<u8> {
     aad.put_bytes(header);
     aad
 }
+
+#[cfg(test)]
+mod tests;

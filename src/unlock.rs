@@ -19,7 +19,7 @@ use crate::log::{Action, Count, Outcome, Pseudonym, Refusal};
 use crate::purpose::{BuiltIn, Purpose, PurposeId, built_in};
 use crate::record::{Field, Record};
 use crate::sealer::{self, Sealer};
-use crate::store::{Batch, Committed, Expect, Key, Range};
+use crate::store::{Batch, Committed, Expect, Key, Range, Versioned};
 use crate::token::{self, Claims, FieldRef, Token, Verified};
 use crate::tree::ATTEMPTS;
 use crate::vault::{Inner, Subject, Vault};
@@ -298,7 +298,8 @@ impl Vault {
                 if inner.lane.append(entry.about_many(who)?, expect).await? == Committed::Conflict {
                     continue;
                 }
-                inner.used(&verified).await;
+                let row = ready.iter().flatten().next().and_then(|one| one.subject.more.first());
+                inner.used(&verified, row.and_then(Option::as_ref)).await;
             }
             inner
                 .refused_many(&verified, P::NUMBER, ready.iter().filter_map(|one| one.as_ref().err()))
@@ -444,7 +445,7 @@ impl Inner {
             }
             let expect = (FENCE.to_vec(), Expect::unchanged(subject.fence.as_ref()));
             if self.lane.append(entry, Some(expect)).await? == Committed::Yes {
-                self.used(verified).await;
+                self.used(verified, subject.more.first().and_then(Option::as_ref)).await;
                 return Ok(Grant::new(Arc::new(core)));
             }
         }
@@ -464,7 +465,7 @@ impl Inner {
             return Err(Denied::Subject.into());
         }
         let tag = self.tag(id);
-        let subject = self.read_subject(&tag, &[]).await?;
+        let subject = self.read_subject(&tag, &[token_name(&verified.id)]).await?;
         self.refuse_if_frozen()?;
         let actors: Vec<(u8, &str)> = verified.actors.iter().map(|a| (a.kind().number(), a.name())).collect();
         if self.journal.with(|s| s.revoked(&verified.id, &actors, P::NUMBER, issued_ms(&verified.id))) {
@@ -672,10 +673,10 @@ impl Inner {
     }
 
     /// Notes a token's last use, to the minute. A convenience for `tokens()`: nothing depends on it.
-    async fn used(&self, token: &Verified) {
+    async fn used(&self, token: &Verified, row: Option<&Versioned>) {
         let name = token_name(&token.id);
         let now = self.clock.wall();
-        let Ok(Some(row)) = self.rows.get(&name).await else { return };
+        let Some(row) = row else { return };
         let Ok(mut info) = TokenInfo::decode(token.id, &row.value) else { return };
         if info.last_used_ms.is_some_and(|last| now.saturating_sub(last) < LAST_USE_MS) {
             return;

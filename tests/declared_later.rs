@@ -1,5 +1,6 @@
 //! A declaration that changes after something was sealed. ABUSE 3.
 #![cfg(feature = "testing")]
+#![allow(clippy::exhaustive_enums, clippy::exhaustive_structs, reason = "a test")]
 #![allow(missing_docs, unreachable_pub, reason = "a test")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 

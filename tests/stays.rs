@@ -1,5 +1,6 @@
 //! What stays after a forget or a withdrawal, for how long, and what does not. ABUSE 31 and 32.
 #![cfg(feature = "testing")]
+#![allow(clippy::exhaustive_enums, clippy::exhaustive_structs, reason = "a test")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::time::Duration;
