@@ -143,6 +143,8 @@ pub mod guide;
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 mod vault;
+#[cfg(test)]
+mod vectors;
 
 pub use actor::{Actor, Ground, SubjectId};
 pub use certificate::Certificate;
