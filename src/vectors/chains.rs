@@ -24,7 +24,12 @@ fn vault() -> VaultId {
 
 #[test]
 fn journal_lines() {
-    let journal = Journal::new(vault(), Rows::new(MemoryStore::new()), Memory::new(MemoryKeeper::new()));
+    let journal = Journal::new(
+        vault(),
+        Prf::new(&count(0x44)),
+        Rows::new(MemoryStore::new()),
+        Memory::new(MemoryKeeper::new()),
+    );
     let (tag, due) = (count(0x30), Day(20_465));
     let events = [
         Event::Created,
@@ -45,6 +50,7 @@ fn journal_lines() {
         Event::Frozen(true),
         Event::Checkpoint { number: 1, hash: count(0x90) },
         Event::Notice { purpose: 2, version: 4 },
+        Event::Registry,
     ];
     let mut batch = Batch::new().unwrap();
     let lines = journal.stage(&mut batch, None, &events).unwrap();
@@ -63,6 +69,7 @@ fn journal_lines() {
             "show": "One line of each kind of event, chained, and the fence row after them.",
             "kind": "journal",
             "vault": hex(vault().bytes()),
+            "journal_key": hex(&count::<32>(0x44)),
             "lines": shown,
             "fence": hex(&fence.unwrap()),
         }),
