@@ -83,6 +83,10 @@ fn wrap_as(
     row.put_u64(parent_generation);
     row.put_u64(plain.generation);
     row.put(serial);
+    if plain.parts.len() > MAX_PARTS {
+        // What nobody reads again would keep its whole bucket from being rotated.
+        return Err(crate::error::Misuse::TooLarge.into());
+    }
     row.put_u16(u16::try_from(plain.parts.len()).map_err(|_| crate::error::Misuse::TooLarge)?);
     for (part, bytes) in &plain.parts {
         row.put_u8(part.kind);

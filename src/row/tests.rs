@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use zeroize::Zeroizing;
 
-use super::{NONCE, Part, Plain, Row, wrap, wrap_as};
+use super::{MAX_PARTS, NONCE, Part, Plain, Row, wrap, wrap_as};
 use crate::crypto::aead::{Suite, TAG};
-use crate::error::{Error, Malformed, Result, Unsupported};
+use crate::error::{Error, Malformed, Misuse, Result, Unsupported};
 use crate::keeper::VaultId;
 use crate::key::{Node, Parent, Secret};
 
@@ -150,4 +150,17 @@ fn equal_rows_differ_when_the_generator_works() {
     let key = parent(Suite::Aes256Gcm);
     let row = || wrap(&key, &VAULT, b"name", 4, &plain(&[(1, &[7; 32])])).unwrap();
     assert_ne!(row(), row());
+}
+
+#[test]
+fn what_is_written_can_be_read_and_no_more_is_written() {
+    let parent = parent(Suite::Aes256Gcm);
+    let plain = |parts: usize| {
+        let parts = (1..).take(parts).map(|purpose| (part(purpose), Zeroizing::new(vec![1; 32])));
+        Plain { generation: 0, parts: parts.collect() }
+    };
+    let row = wrap(&parent, &VAULT, b"s", 1, &plain(MAX_PARTS)).unwrap();
+    assert_eq!(Row::parse(&row).unwrap().parts().count(), MAX_PARTS);
+    let more = wrap(&parent, &VAULT, b"s", 1, &plain(MAX_PARTS.saturating_add(1)));
+    assert_eq!(more, Err(Error::Misuse(Misuse::TooLarge)));
 }
