@@ -7,12 +7,12 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use crate::clock::Day;
 use crate::crypto::Prf;
-use crate::error::{Error, Malformed, Result, RolledBack, StoreError, Unsupported};
+use crate::error::{Error, Malformed, Misuse, Result, RolledBack, StoreError, Unsupported};
 use crate::keeper::{RootId, VaultId};
 use crate::key::Tag;
 use crate::store::{Batch, Committed, Expect, Key, Range, Rows, Versioned};
 use crate::wire::{Put as _, Reader};
-use crate::witness::{Line, Memory};
+use crate::witness::{Line, MAX_LINE, Memory};
 
 const VERSION: u8 = 1;
 const CHAIN: &[u8] = b"customer-vault/v1/journal";
@@ -630,6 +630,11 @@ impl Journal {
             let bytes = event.encode();
             head = head.next(&self.key, &bytes);
             let line = head.line(&bytes);
+            if line.bytes.len() > MAX_LINE {
+                // A witness takes no more: committed, it would keep every later line from the witness, and the vault from
+                // being opened.
+                return Err(Misuse::TooLarge.into());
+            }
             batch.put(&line_name(head.number), line.bytes.clone());
             lines.push(line);
         }
@@ -660,5 +665,31 @@ impl Journal {
             }
         }
         Err(Error::Busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, Journal};
+    use crate::clock::Day;
+    use crate::crypto::Prf;
+    use crate::error::{Error, Misuse};
+    use crate::keeper::VaultId;
+    use crate::store::{Batch, MemoryStore, Rows};
+    use crate::testing::MemoryKeeper;
+    use crate::witness::{MAX_LINE, Memory};
+
+    #[test]
+    fn a_line_that_no_witness_takes_is_not_written() {
+        let (rows, memory) = (Rows::new(MemoryStore::new()), Memory::new(MemoryKeeper::new()));
+        let journal = Journal::new(VaultId([1; 16]), Prf::new(&[2; 32]), rows, memory);
+        let stage = |kept: u16| {
+            let keeps = (1..=kept).map(|purpose| (purpose, Day(9))).collect();
+            let event = Event::Forgot { tag: [3; 16], state: 1, at_ms: 0, due: Day(9), keeps };
+            journal.stage(&mut Batch::new().unwrap(), None, &[event])
+        };
+        // Hash, version, kind, tag, state, moment and day take 68 bytes, each purpose four.
+        assert_eq!(stage(1007).unwrap()[0].bytes.len(), MAX_LINE);
+        assert_eq!(stage(1008), Err(Error::Misuse(Misuse::TooLarge)));
     }
 }

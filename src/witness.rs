@@ -10,6 +10,9 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 use crate::error::{KeeperError, Result};
 use crate::keeper::VaultId;
 
+/// A line is no longer, in bytes.
+pub(crate) const MAX_LINE: usize = 4096;
+
 /// A line of the journal: opaque to the witness, at most 4 KiB, chained by the vault so that a fork is found.
 #[derive(Clone, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "witnesses keep it")]

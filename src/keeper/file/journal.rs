@@ -21,7 +21,7 @@ use crate::crypto::{self, Prf};
 use crate::error::{Error, KeeperError, Misuse, Result, Unsupported};
 use crate::keeper::VaultId;
 use crate::wire::{Put as _, Reader};
-use crate::witness::Line;
+use crate::witness::{Line, MAX_LINE};
 
 const NAME: &[u8] = b"customer-vault journal ";
 const VERSION: &[u8] = b"1\n";
@@ -31,9 +31,6 @@ const HEADER_LABEL: &[u8] = b"customer-vault/1 keeper journal header";
 const APPEND_LABEL: &[u8] = b"customer-vault/1 keeper journal append";
 
 const TAG: usize = 16;
-
-/// A line is no longer.
-const MAX_LINE: usize = 4096;
 
 /// An append is no longer; more lines are appended in parts.
 const MAX_APPEND: usize = 1 << 20;
