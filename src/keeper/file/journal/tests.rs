@@ -68,7 +68,9 @@ fn known_numbers_are_passed_over_and_gaps_refused() {
     let mut journal = Journal::create(&Disk::default(), &names(&folder), &KEY, VAULT).unwrap();
     assert_eq!(journal.append(lines(2..=2)), Err(KeeperError::Damaged));
     journal.append(lines(1..=3)).unwrap();
-    journal.append(vec![Line { number: 2, bytes: vec![0xEE] }, line(3), line(4), line(4)]).unwrap();
+    let other = Line { number: 2, bytes: vec![0xEE] };
+    assert_eq!(journal.append(vec![other, line(4)]), Err(KeeperError::Foreign), "another history");
+    journal.append(vec![line(2), line(3), line(4), line(4)]).unwrap();
     assert_eq!(journal.append(vec![line(5), line(7)]), Err(KeeperError::Damaged));
     assert_eq!(journal.recall(1), lines(1..=4));
     journal.append(Vec::new()).unwrap();
