@@ -1251,25 +1251,26 @@ def check_vault(v):
         entries[id_] = (standing(opened.pop((1, 0, 0))), opened)
     alice, keys = entries["alice"]
     [enrolment] = alice["enrolments"]
-    same("keys", sorted(keys), [(2, 1, 0), (3, 1, 1), (3, 1, 2), (3, 1, 3)])
+    same("keys", sorted(keys), [(2, 1, 0), (3, 1, 1), (3, 1, 2), (3, 1, 3), (5, 1, 0)])
     same("notice", enrolment["purposes"][2]["consent"][1], H(b"We write once a month."))
     assert enrolment["purposes"][2]["withdrawn"] and alice["state"] == 1
     for gone in ("bob", "dave"):
         forgotten = entries[gone][0]["enrolments"][0]["forgotten"]
         assert forgotten["shredded"] and forgotten["reference"] == bytes(16) and not forgotten["actor"]
         same("moments", (forgotten["at"], entries[gone][0]["enrolments"][0]["enrolled"]), (0, 0))
-        same("what the law keeps", sorted(entries[gone][1]), [(3, 1, 3)])
+        same("what the law keeps", sorted(entries[gone][1]), [(3, 1, 3), (5, 1, 0)])
     assert entries["carol"][0]["held"] and (4, 0, 0) in entries["carol"][1]
 
     # Records
-    record_key = expand(index, b"customer-vault/v1/record-row")
+    heads_key, records_key = expand(index, b"customer-vault/v1/record-row"), keys[5, 1, 0]
     name_key, sum_key = (expand(index, b"customer-vault/v1/record-" + x) for x in (b"name", b"head"))
     total, count = bytes(32), 0
     for order in v["orders"]:
         id_ = u64(order)
         n = b"v" + tags["alice"] + prf(name_key, tags["alice"] + u32(5) + b"order" + id_)[:16]
         row = Row(s.take(n))
-        opened = row.open(record_key, s.vault, n)
+        opened = row.open(records_key, s.vault, n)
+        same("enrolment", row.generation, 1)
         same("name of the record", opened[1, 0, 0], counted(b"order") + id_)
         total = bytes(a ^ b for a, b in zip(total, prf(sum_key, n + u64(row.parent))))
         count += 1
@@ -1285,7 +1286,7 @@ def check_vault(v):
         same("for the books", (found[3][1], lines), (b"Alice Lee", [(2, 350, "EUR", "tea"), (1, 900, "EUR", "cup")]))
         same("for the parcel", (found[1][1], found[1][2], 2 in found[3]), (b"Alice Lee", b"+49301234567", False))
     n = b"u" + tags["alice"]
-    r = Reader(Row(s.take(n)).whole(record_key, s.vault, n))
+    r = Reader(Row(s.take(n)).whole(heads_key, s.vault, n))
     same("head of records", (r.u8(), r.u64(), r.u64(), r.take(32)), (1, count, count, total))
 
     # Holds
