@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads the test vectors of this folder, from docs/SPEC.md alone: no code of the crate is used.
 
-    pip install cryptography
+    pip install -r tests/vectors/requirements.txt
     python3 tests/vectors/check.py [name ...]
 
 Needs `cryptography` 44 or later (AES-GCM, ChaCha20-Poly1305, Ed25519, Argon2id); the rest is the standard library.
