@@ -298,7 +298,8 @@ impl Rows {
                 Err(CommitError::Failed(why)) => Err(why.into()),
                 Err(CommitError::Unknown) if keys.is_empty() => Err(StoreError::Unknown.into()),
                 Err(CommitError::Unknown) => {
-                    let rows = self.read(&keys).await?;
+                    // What the read said is not what became of the commit: "failed" would mean that nothing has changed.
+                    let rows = self.read(&keys).await.map_err(|_| StoreError::Unknown)?;
                     let ours = |(row, key): (&Option<Versioned>, &Key)| {
                         row.as_ref().is_some_and(|row| row.version == version_of(&nonce, key))
                     };
