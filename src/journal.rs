@@ -506,7 +506,10 @@ impl Journal {
             for (line, _) in chunk {
                 batch.writes.push((line_name(line.number), Some(line.bytes.clone())));
             }
-            self.rows.commit(batch).await?;
+            // It expects nothing: it was not made, and the fence row must not say that it was.
+            if self.rows.commit(batch).await? == Committed::Conflict {
+                return Err(Error::Busy);
+            }
         }
         let Some((line, _)) = lost.last() else { return Ok(()) };
         let hash = line.bytes.get(..32).ok_or(Malformed::Length)?;
