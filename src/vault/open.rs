@@ -182,7 +182,11 @@ impl Options {
         journal.stage(&mut batch, None, &events)?;
         match rows.commit(batch).await? {
             Committed::Yes => Ok(()),
-            Committed::Conflict => Err(StoreError::Exists.into()),
+            // Somebody else made it, or a commit of unknown outcome was not made.
+            Committed::Conflict if rows.get(&Node::Root.name()).await?.is_some() => {
+                Err(StoreError::Exists.into())
+            }
+            Committed::Conflict => Err(Error::Busy),
         }
     }
 
