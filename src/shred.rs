@@ -400,12 +400,22 @@ impl Inner {
             }
             let certificate = Certificate::sign(self, &pending, epoch, left_ms, now)?;
             let entry = self.entry_by(Action::Settle, actor, ground)?.with_reference(pending.reference);
-            let mut batch = Batch::new()?;
-            batch.expect(&name, crate::store::Expect::Version(row.version));
-            batch.delete(&name);
-            batch.put(&Certificate::name(&pending.reference), certificate.as_str().as_bytes().to_vec());
-            if self.lane.commit(batch, &[entry]).await? == Committed::Yes {
-                certificates.push(certificate);
+            for attempt in 0..=ATTEMPTS {
+                let mut batch = Batch::new()?;
+                batch.expect(&name, crate::store::Expect::Version(row.version));
+                batch.delete(&name);
+                batch.put(&Certificate::name(&pending.reference), certificate.as_str().as_bytes().to_vec());
+                if self.lane.commit(batch, std::slice::from_ref(&entry)).await? == Committed::Yes {
+                    certificates.push(certificate);
+                    break;
+                }
+                if self.rows.get(&name).await?.is_none() {
+                    // Another process has issued it.
+                    break;
+                }
+                if attempt == ATTEMPTS {
+                    return Err(Error::Busy);
+                }
             }
         }
         Ok(certificates)
