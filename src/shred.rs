@@ -221,7 +221,10 @@ impl Vault {
             // Written before anything is dropped: whoever comes after a crash says what was destroyed.
             let mut batch = Batch::new()?;
             batch.put(EXPIRY, expiry.encode());
-            inner.rows.commit(batch).await?;
+            // It expects nothing: it was not made, and a crash would leave no note.
+            if inner.rows.commit(batch).await? == Committed::Conflict {
+                return Err(Error::Busy);
+            }
             inner.drop_days(&expiry.batch, &due, mark).await?;
             inner.tree.removed(&expiry.batch).await?;
         }
