@@ -31,6 +31,10 @@ fn held_name(tag: &Tag) -> Key {
     [HELD, &tag[..]].concat()
 }
 
+fn shelves_of(tag: &Tag) -> Key {
+    [SHELVES, &tag[..]].concat()
+}
+
 fn shelves_under(tag: &Tag, held: &Held) -> Key {
     [SHELVES, &tag[..], &held.serial].concat()
 }
@@ -87,11 +91,13 @@ impl Vault {
     pub async fn release_hold(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<()> {
         let inner = &self.0;
         let tag = inner.tag(id);
-        let released = inner
+        // Dead ciphertext once the hold key is gone, of earlier holds too: it goes in the same commit.
+        let shelves = inner.rows.all(Range::prefix(&shelves_of(&tag))).await?;
+        inner
             .change(&tag, &[GUARD.to_vec()], |subject, entry| {
                 let mut entry = entry.ok_or(Error::NotEnrolled)?;
                 let log = inner.about(inner.entry_by(Action::ReleaseHold, actor, ground)?, &entry);
-                let held = entry.meta.held.take().ok_or(Misuse::NotHeld)?;
+                entry.meta.held.take().ok_or(Misuse::NotHeld)?;
                 entry.hold = None;
                 for generation in &mut entry.meta.generations {
                     for standing in generation.purposes.values_mut() {
@@ -100,10 +106,11 @@ impl Vault {
                 }
                 entry.meta.state = entry.meta.state.saturating_add(1);
                 let state = entry.meta.state;
-                let mut change = Change::new(entry, log, held).event(Event::Released { tag, state });
+                let mut change = Change::new(entry, log, ()).event(Event::Released { tag, state });
                 // The hold key has left the entry: a shred of its bucket makes that true of older copies too.
                 change.writes.push((crate::change::due_name(inner.today(), &tag), Some(vec![1])));
                 change.writes.extend(standing_rows(&tag, false));
+                change.writes.extend(shelves.iter().map(|(name, _)| (name.clone(), None)));
                 change
                     .expect
                     .push((GUARD.to_vec(), Expect::unchanged(subject.more.first().and_then(Option::as_ref))));
@@ -111,14 +118,6 @@ impl Vault {
             })
             .await?;
         inner.wait_out_bound().await;
-        // Dead ciphertext from here on: the hold key is gone.
-        let mut batch = Batch::new()?;
-        for (name, _) in inner.rows.all(Range::prefix(&shelves_under(&tag, &released.out))).await? {
-            batch.delete(&name);
-        }
-        if !batch.writes.is_empty() {
-            inner.rows.commit(batch).await?;
-        }
         Ok(())
     }
 }
