@@ -141,17 +141,17 @@ impl Tree {
             Err(why) => return Err(why.into()),
         };
         let secret = Secret::<NodeStage>::from_slice(key.expose()).ok_or(Error::DoesNotOpen)?;
-        let root = Arc::new(Root { epoch: epoch.epoch, id: epoch.id, parent: secret.parent(self.suite) });
+        Ok(self.keep_root(Root { epoch: epoch.epoch, id: epoch.id, parent: secret.parent(self.suite) }))
+    }
+
+    /// Keeps a root in memory: while the keeper is out of reach, reading goes on with it.
+    pub(crate) fn keep_root(&self, root: Root) -> Arc<Root> {
+        let root = Arc::new(root);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_none_or(|known| known.epoch <= root.epoch) {
             *current = Some(Arc::clone(&root));
         }
-        Ok(root)
-    }
-
-    /// The root that was used last.
-    pub(crate) fn root_in_memory(&self) -> Option<RootId> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|root| root.id)
+        root
     }
 
     /// The keeper lacks the root that the store names: either it has destroyed it, or it is the older one.

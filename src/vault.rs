@@ -228,6 +228,7 @@ impl Inner {
     pub(crate) async fn read_subject(&self, tag: &Tag, more: &[Key]) -> Result<Subject> {
         let mut names = vec![FENCE.to_vec()];
         names.extend_from_slice(more);
+        let mut failed_at = None;
         for _ in 0..crate::tree::ATTEMPTS {
             match self.tree.find(tag, &names).await {
                 Ok((found, mut rows)) => {
@@ -248,11 +249,14 @@ impl Inner {
                         return Err(RolledBack::Store.into());
                     }
                 }
-                // The root was replaced between the read and the keeper's answer.
+                // Perhaps the root was replaced between the read and the keeper's answer. What stays while the epoch row
+                // does is no race.
                 Err(Error::RolledBack(why)) => {
-                    if !self.root_has_moved().await? {
+                    let version = self.rows.get(&Node::Root.name()).await?.map(|row| row.version);
+                    if version.is_none() || failed_at == version {
                         return Err(why.into());
                     }
+                    failed_at = version;
                 }
                 Err(why) => return Err(why),
             }
@@ -274,14 +278,6 @@ impl Inner {
         *self.registry.write().unwrap_or_else(PoisonError::into_inner) = stored;
         self.registry_seen.fetch_max(grown, Ordering::AcqRel);
         Ok(())
-    }
-
-    /// Whether the keeper's root is another than the one in memory: then a failed read was a race, and no rollback.
-    async fn root_has_moved(&self) -> Result<bool> {
-        let row = self.rows.get(&Node::Root.name()).await?;
-        let Some(row) = row else { return Ok(false) };
-        let epoch = crate::tree::Epoch::decode(&row.value)?;
-        Ok(self.tree.root_in_memory().is_none_or(|id| id != epoch.id))
     }
 
     pub(crate) fn refuse_if_frozen(&self) -> Result<()> {

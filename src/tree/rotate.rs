@@ -397,6 +397,7 @@ impl Tree {
         };
         let committed = self.rows.commit(batch).await?;
         if committed == Committed::Yes {
+            self.keep_root(super::Root { epoch: next, id: fresh.id, parent });
             journal.committed(&lines)?;
         }
         Ok(committed)
