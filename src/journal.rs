@@ -16,6 +16,7 @@ use crate::witness::{Line, MAX_LINE, Memory};
 
 const VERSION: u8 = 1;
 const CHAIN: &[u8] = b"customer-vault/v1/journal";
+const LEFT: &[u8] = b"customer-vault/v1/batch-left";
 
 /// Something that takes away, or gives back what was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -521,6 +522,13 @@ impl Journal {
             Committed::Yes => Ok(()),
             Committed::Conflict => Err(Error::Busy),
         }
+    }
+
+    /// Proves, to who holds the journal's key, which root epoch the batch of this row left, and when.
+    pub(crate) fn proof_of_left(&self, batch: &[u8], epoch: u64, at_ms: i64) -> [u8; 32] {
+        let length = crate::wire::length(batch).to_be_bytes();
+        let (epoch, at_ms) = (epoch.to_be_bytes(), at_ms.to_be_bytes());
+        *self.key.mac(&[LEFT, self.vault.bytes(), &length, batch, &epoch, &at_ms])
     }
 
     fn replay_into_memory(&self, lines: &[Line]) -> Result<Head> {

@@ -9,8 +9,9 @@ use crate::actor::{Actor, Ground};
 use crate::certificate::{Certificate, Pending};
 use crate::change::{DUE, due_name, due_of};
 use crate::clock::{Day, rfc3339};
+use crate::crypto;
 use crate::entry::Entry;
-use crate::error::{Error, Halted, KeeperError, Malformed, Misuse, Result, StoreError};
+use crate::error::{Error, Halted, KeeperError, Malformed, Misuse, Result, RolledBack, StoreError};
 use crate::hold;
 use crate::journal::Event;
 use crate::key::Tag;
@@ -271,9 +272,13 @@ impl Inner {
 
     /// The epoch that a batch's last commit left, and when.
     async fn left(&self, batch: &BatchId) -> Result<Option<(u64, i64)>> {
-        let Some(row) = self.rows.get(&batch_name(batch)).await? else { return Ok(None) };
+        let name = batch_name(batch);
+        let Some(row) = self.rows.get(&name).await? else { return Ok(None) };
         match Phase::decode(&row.value)? {
-            Phase::Left { epoch, at_ms } => Ok(Some((epoch, at_ms))),
+            Phase::Left { epoch, at_ms, proof } => {
+                let ours = crypto::equal(&proof, &self.journal.proof_of_left(&name, epoch, at_ms));
+                if ours { Ok(Some((epoch, at_ms))) } else { Err(RolledBack::Mixed.into()) }
+            }
             Phase::Removing | Phase::Rotating => Ok(None),
         }
     }

@@ -26,8 +26,8 @@ pub(crate) enum Phase {
     /// All are removed, and nodes are being rotated.
     Rotating,
     /// The store's commit at this moment left the root of this epoch: nothing that the batch removed lies under a later
-    /// one.
-    Left { epoch: u64, at_ms: i64 },
+    /// one. The proof is the journal's: a certificate rests on this row, and whoever writes the store must not make it.
+    Left { epoch: u64, at_ms: i64, proof: [u8; 32] },
 }
 
 /// The row of a batch.
@@ -41,10 +41,11 @@ impl Phase {
         match self {
             Phase::Removing => out.put_u8(1),
             Phase::Rotating => out.put_u8(2),
-            Phase::Left { epoch, at_ms } => {
+            Phase::Left { epoch, at_ms, proof } => {
                 out.put_u8(3);
                 out.put_u64(epoch);
                 out.put_i64(at_ms);
+                out.put(&proof);
             }
         }
         out
@@ -58,7 +59,7 @@ impl Phase {
         let phase = match r.u8()? {
             1 => Phase::Removing,
             2 => Phase::Rotating,
-            3 => Phase::Left { epoch: r.u64()?, at_ms: r.i64()? },
+            3 => Phase::Left { epoch: r.u64()?, at_ms: r.i64()?, proof: r.array()? },
             _ => return Err(Malformed::Content.into()),
         };
         r.end()?;
@@ -340,7 +341,8 @@ impl Tree {
         batch.delete(&root_mark);
         for (name, row) in self.complete_at_root(mark).await? {
             batch.expect(&name, Expect::Version(row.version));
-            batch.put(&name, Phase::Left { epoch: old.epoch, at_ms: now_ms }.encode());
+            let proof = journal.proof_of_left(&name, old.epoch, now_ms);
+            batch.put(&name, Phase::Left { epoch: old.epoch, at_ms: now_ms, proof }.encode());
         }
 
         let mut children: Vec<(Key, Versioned)> =
