@@ -27,11 +27,16 @@ fn abuse_05_rows_put_back_after_a_forget_open_nothing() {
 #[test]
 fn abuse_05_rows_put_back_after_a_shred_open_nothing() {
     let shop = Shop::open();
+    let bob = id("bob");
+    shop.enroll(&bob);
     let old = shop.store.snapshot();
     shop.forget(by().without_grace());
     shop.shred();
     shop.put_back(&old, &TREE);
     assert_eq!(shop.unlock::<Shipping>().err(), OLDER);
+    // Of whom no event is remembered, the epoch tells.
+    let token = shop.token::<Shipping>();
+    assert_eq!(block_on(shop.vault.unlock::<Shipping>(&token, &bob)).err(), OLDER);
     // Nor where everything that is wrapped is put back.
     shop.put_back(&old, &[b"k", b"b", b"m", b"d"]);
     assert_eq!(shop.unlock::<Shipping>().err(), OLDER);
