@@ -1,5 +1,7 @@
 //! Grants, sealers and tokens that outlive what they rest on; consents, clocks and an unreachable witness.
 
+use std::fmt::Write as _;
+
 use super::*;
 use customer_vault::error::{Denied, Erased, Halted};
 use customer_vault::log::{Action, Count, Outcome};
@@ -142,9 +144,9 @@ fn abuse_21_debug_of_changes_and_of_a_request_shows_neither_value_nor_person() {
         })
         .unwrap();
     let request = by().requested_by("canary");
-    shown += &format!("{request:?} {request:#?}");
+    write!(shown, "{request:?} {request:#?}").unwrap();
     let receipt = shop.forget(request);
-    shown += &format!("{receipt:?}");
+    write!(shown, "{receipt:?}").unwrap();
     // As text, and as the bytes of its beginning.
     assert!(!shown.contains("canary") && !shown.contains("99, 97") && !shown.contains("99,\n"), "{shown}");
     assert!(!shown.contains(&format!("{:?}", receipt.opening)), "{shown}");

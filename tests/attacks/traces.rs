@@ -1,6 +1,7 @@
 //! What a thief of the store can link after a shred. ABUSE 44: nothing leads from a tag to a pseudonym.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use super::*;
 use customer_vault::log::{Action, Entry};
@@ -73,7 +74,10 @@ fn holds(bytes: &[u8], part: &[u8]) -> bool {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 #[test]
@@ -82,7 +86,7 @@ fn abuse_44_rows_of_one_commit_share_no_version() {
     let mut versions: BTreeMap<Version, &[u8]> = BTreeMap::new();
     for (key, row) in &traces.rows {
         let twin = versions.insert(row.version, key);
-        assert!(twin.is_none(), "{:02x?} and {:02x?}", key, twin);
+        assert!(twin.is_none(), "{key:02x?} and {twin:02x?}");
     }
     // Nor do they hold each other's.
     for (key, row) in traces.of_the_subject() {
