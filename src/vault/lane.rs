@@ -104,13 +104,11 @@ impl Writer {
                 *place = Place { head: None, run: run.wrapping_add(1) };
             }
             // Before the store is read: that it cannot be read does not say what became of the commit.
-            if committed.is_err() {
-                return committed;
-            }
+            let conflict = committed?;
             let there = self.rows.get(&head_name(&self.id)).await?;
             // The head was there: what did not hold is the batch's own. Otherwise it fell with the one before it.
             if there.map(|row| row.version) == head.version() {
-                return committed;
+                return Ok(conflict);
             }
         }
         Ok(Committed::Conflict)
