@@ -215,12 +215,11 @@ pub async fn rows(store: &MemoryStore) -> Vec<(Key, Versioned)> {
     }
 }
 
-/// Puts a row as it was, version and all, or takes it away.
+/// Puts a row's content as it was, or takes the row away.
 pub async fn put_back(store: &MemoryStore, name: &[u8], row: Option<&Versioned>) {
     let mut batch = Batch::new().unwrap();
     match row {
         Some(row) => {
-            batch.version = row.version;
             batch.put(name, row.value.clone());
         }
         None => {
