@@ -219,7 +219,9 @@ impl Entry {
                     soonest(day);
                 }
                 if let Some(day) = standing.until {
-                    soonest(day.plus(1));
+                    // Not within the grace period: an undo gives everything back.
+                    let grace = generation.forgotten.as_ref().map_or(day, |forgotten| forgotten.due);
+                    soonest(day.plus(1).max(grace));
                 }
             }
         }
@@ -243,7 +245,8 @@ impl Entry {
                 let stays = match (due, standing.until) {
                     (true, Some(until)) => until >= today,
                     (true, None) => false,
-                    (false, until) => until.is_none_or(|until| until >= today),
+                    // Within the grace period even what was kept for less: an undo gives everything back.
+                    (false, _) => true,
                 } && standing.withdrawn.is_none_or(|day| day > today);
                 if stays {
                     kept.extend(standing.until.filter(|_| due).map(|until| (purpose, until)));
