@@ -132,7 +132,9 @@ impl Generation {
             (None | Some(_), Some(until)) => until >= today,
             (Some(_), None) => false,
         };
+        // What was kept stays by the decision to keep it; its evidence goes with the shred.
         let agreed = basis != Some(Basis::Consent)
+            || (self.forgotten.is_some() && until.is_some())
             || standing
                 .and_then(|s| s.consent.as_ref())
                 .is_some_and(|consent| consent.notice_version >= notice);
