@@ -123,21 +123,19 @@ fn abuse_36_killed_twice_in_a_row() {
         for (first, second) in (0..commits).flat_map(|first| (0..commits).map(move |second| (first, second)))
         {
             // Where nothing is left of the process, just after one commit is just before the next.
-            for (one, two) in [(CommitFault::KilledAfter, CommitFault::KilledAfter)] {
-                let what = format!("{:?}", (first, one, second, two));
-                cases.check(format!("{name}: {what}"), || {
-                    let mut place = stage.place();
-                    place.store.fail_commit(first, one);
-                    stage.run(&place);
-                    place.heal();
-                    place.open().unwrap();
-                    place.store.fail_commit(second, two);
-                    let outcome = stage.run(&place);
-                    let acknowledged = outcome == Some(Ok(()));
-                    // What was done by the first call is no passing error of the second.
-                    stage.settle_down(&mut place, &what, acknowledged.then_some(Ok(())));
-                });
-            }
+            let what = format!("killed after commits {first} and {second}");
+            cases.check(format!("{name}: {what}"), || {
+                let mut place = stage.place();
+                place.store.fail_commit(first, CommitFault::KilledAfter);
+                stage.run(&place);
+                place.heal();
+                place.open().unwrap();
+                place.store.fail_commit(second, CommitFault::KilledAfter);
+                let outcome = stage.run(&place);
+                let acknowledged = outcome == Some(Ok(()));
+                // What was done by the first call is no passing error of the second.
+                stage.settle_down(&mut place, &what, acknowledged.then_some(Ok(())));
+            });
         }
     }
     cases.end(100);
