@@ -193,6 +193,7 @@ impl Vault {
                             entry.keys.remove(&(generation.number, consent.purpose));
                             renewed = true;
                         }
+                        standing.remade |= !entry.keys.contains_key(&(generation.number, consent.purpose));
                         entry.meta.state = entry.meta.state.saturating_add(1);
                         event =
                             Some(Event::Consented { tag, state: entry.meta.state, purpose: consent.purpose });

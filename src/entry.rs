@@ -52,6 +52,8 @@ pub(crate) struct Standing {
     pub(crate) until: Option<Day>,
     /// What a hold keeps of a key that is over for its purpose.
     pub(crate) held: bool,
+    /// The key is not the enrolment's first: an older one was destroyed, and what it sealed is over, not altered.
+    pub(crate) remade: bool,
 }
 
 /// A forget that was asked for and not yet shredded, or shredded but for what stays.
@@ -336,7 +338,8 @@ impl Meta {
                 let flags = u8::from(standing.consent.is_some())
                     | u8::from(standing.withdrawn.is_some()) << 1
                     | u8::from(standing.until.is_some()) << 2
-                    | u8::from(standing.held) << 3;
+                    | u8::from(standing.held) << 3
+                    | u8::from(standing.remade) << 4;
                 out.put_u8(flags);
                 if let Some(evidence) = &standing.consent {
                     evidence.encode(&mut out);
@@ -375,7 +378,7 @@ impl Meta {
             for _ in 0..r.u16()? {
                 let purpose = r.u16()?;
                 let flags = r.u8()?;
-                if flags > 0b1111
+                if flags > 0b1_1111
                     || generation.purposes.last_key_value().is_some_and(|(last, _)| *last >= purpose)
                 {
                     return Err(Malformed::NotCanonical.into());
@@ -383,9 +386,8 @@ impl Meta {
                 let consent = (flags & 1 != 0).then(|| Evidence::decode(&mut r)).transpose()?;
                 let withdrawn = (flags & 2 != 0).then(|| r.u16().map(Day)).transpose()?;
                 let until = (flags & 4 != 0).then(|| r.u16().map(Day)).transpose()?;
-                generation
-                    .purposes
-                    .insert(purpose, Standing { consent, withdrawn, until, held: flags & 8 != 0 });
+                let (held, remade) = (flags & 8 != 0, flags & 16 != 0);
+                generation.purposes.insert(purpose, Standing { consent, withdrawn, until, held, remade });
             }
             meta.generations.push(generation);
         }

@@ -1,6 +1,6 @@
 //! Grants: the proof in memory that a token was verified now, with the keys that it may use and no others (invariant 4).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,6 +101,8 @@ pub(crate) struct Core {
     /// The last day of those that are kept after a forget: no event of the journal says that it is over.
     pub(crate) until: BTreeMap<(u16, u16), Day>,
     pub(crate) held: HeldShelves,
+    /// Keys by generation and purpose that are not the first of their enrolment.
+    pub(crate) remade: BTreeSet<(u16, u16)>,
     pub(crate) ciphers: RwLock<Ciphers>,
 }
 
@@ -118,10 +120,10 @@ impl<P> fmt::Debug for Grant<P> {
     }
 }
 
-/// What a cell means to a grant.
-pub(crate) enum Admission {
+/// What a lockbox means to a grant.
+enum Admission {
     Refused(Absent),
-    Open { serial: [u8; 16], purpose: u16, cipher: Arc<Cipher> },
+    Open { serial: [u8; 16], cipher: Arc<Cipher> },
 }
 
 impl<P: Purpose> Grant<P> {
@@ -151,9 +153,15 @@ impl<P: Purpose> Grant<P> {
         self.core.check()
     }
 
-    /// How to open a cell, or why it stays closed.
-    pub(crate) fn admit(&self, cell: &Cell<'_>, now: Now) -> Result<Admission> {
-        self.core.admit(cell, now)
+    /// Opens a cell by `open`, which gets the serial of its enrolment, the purpose of a lockbox, and the cipher; or says
+    /// why it stays closed.
+    pub(crate) fn open<T>(
+        &self,
+        cell: &Cell<'_>,
+        now: Now,
+        open: impl FnMut(&[u8; 16], u16, &Cipher) -> Result<T>,
+    ) -> Result<Result<T, Absent>> {
+        self.core.open(cell, now, open)
     }
 }
 
@@ -189,22 +197,37 @@ impl Core {
         Ok(now)
     }
 
-    fn admit(&self, cell: &Cell<'_>, now: Now) -> Result<Admission> {
+    fn open<T>(
+        &self,
+        cell: &Cell<'_>,
+        now: Now,
+        mut open: impl FnMut(&[u8; 16], u16, &Cipher) -> Result<T>,
+    ) -> Result<Result<T, Absent>> {
+        let mut lockbox = |purpose, day| {
+            match self.shelf(cell.suite, cell.generation, purpose, day, now)? {
+                Admission::Refused(why) => Ok(Err(why)),
+                Admission::Open { serial, cipher } => match open(&serial, purpose, &cipher) {
+                    // Sealed under a key that a withdrawal has destroyed.
+                    Err(Error::DoesNotOpen) if self.remade.contains(&(cell.generation, purpose)) => {
+                        Ok(Err(Absent::Withdrawn))
+                    }
+                    opened => opened.map(Ok),
+                },
+            }
+        };
         if self.built_in.is_none() {
-            let Some(day) = cell.day_for(self.purpose) else {
-                return Ok(Admission::Refused(Absent::NotForThisPurpose));
-            };
-            return self.shelf(cell.suite, cell.generation, self.purpose, day, now);
+            let Some(day) = cell.day_for(self.purpose) else { return Ok(Err(Absent::NotForThisPurpose)) };
+            return lockbox(self.purpose, day);
         }
         // The two built-in purposes take whichever lockbox they have keys for: all give the same content key.
         let mut refused = Absent::Withdrawn;
         for (purpose, day) in cell.lockboxes() {
-            match self.shelf(cell.suite, cell.generation, purpose, day, now)? {
-                Admission::Refused(why) => refused = why,
-                open @ Admission::Open { .. } => return Ok(open),
+            match lockbox(purpose, day)? {
+                Err(why) => refused = why,
+                opened => return Ok(opened),
             }
         }
-        Ok(Admission::Refused(refused))
+        Ok(Err(refused))
     }
 
     fn shelf(&self, suite: Suite, generation: u16, purpose: u16, day: Day, now: Now) -> Result<Admission> {
@@ -216,7 +239,7 @@ impl Core {
             return Ok(Admission::Refused(Absent::Withdrawn));
         }
         if let Some(shelf) = self.held.get(&(generation, purpose, day)) {
-            return Ok(Admission::Open { serial: *serial, purpose, cipher: Arc::new(shelf.wrap(suite)) });
+            return Ok(Admission::Open { serial: *serial, cipher: Arc::new(shelf.wrap(suite)) });
         }
         let tag = &self.fresh.tag;
         let withdrawn = |state: &crate::journal::State| {
@@ -233,7 +256,7 @@ impl Core {
         }
         let name = (suite.number(), generation, purpose, day);
         if let Some(cipher) = self.ciphers.read().unwrap_or_else(PoisonError::into_inner).get(&name) {
-            return Ok(Admission::Open { serial: *serial, purpose, cipher: Arc::clone(cipher) });
+            return Ok(Admission::Open { serial: *serial, cipher: Arc::clone(cipher) });
         }
         // A day that this process does not know was made by another one since the calendar was read.
         let Some(day_key) = self.fresh.vault.calendar.day(day) else {
@@ -246,6 +269,6 @@ impl Core {
             ciphers.clear();
         }
         ciphers.insert(name, Arc::clone(&cipher));
-        Ok(Admission::Open { serial: *serial, purpose, cipher })
+        Ok(Admission::Open { serial: *serial, cipher })
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::cell::{Cell, slot};
 use crate::context::{Context, Shape};
 use crate::error::{Absent, Error, Malformed, Misuse, Result, Unsupported};
-use crate::grant::{Admission, Grant};
+use crate::grant::Grant;
 use crate::purpose::{OpensFor, Purpose, PurposeId};
 use crate::record::{NoId, Record, RecordId, Sealable};
 use crate::wire::Reader;
@@ -183,20 +183,18 @@ fn open_cell<T: Sealable, P: Purpose>(
     if !cell.slots().any(|slot| grant.covers(T::RECORD, slot.number)) {
         return absent(draft, Absent::NotInToken);
     }
-    let (serial, purpose, cipher) = match grant.admit(cell, now)? {
-        Admission::Refused(why) => return absent(draft, why),
-        Admission::Open { serial, purpose, cipher } => (serial, purpose, cipher),
-    };
-    let context = Context::new(grant.vault_id(), &serial, T::RECORD, record_id, shape::<T>())?;
-    let opened = cell.open(&context, purpose, &cipher, |values| {
-        let mut reader = Reader::new(values);
-        for field in cell.slots() {
-            let value = slot::take(&mut reader, field.padded)?;
-            let value =
-                if grant.covers(T::RECORD, field.number) { Ok(value) } else { Err(Absent::NotInToken) };
-            T::fill(draft, field.number, value)?;
-        }
-        reader.end()
+    let opened = grant.open(cell, now, |serial, purpose, cipher| {
+        let context = Context::new(grant.vault_id(), serial, T::RECORD, record_id, shape::<T>())?;
+        cell.open(&context, purpose, cipher, |values| {
+            let mut reader = Reader::new(values);
+            for field in cell.slots() {
+                let value = slot::take(&mut reader, field.padded)?;
+                let value =
+                    if grant.covers(T::RECORD, field.number) { Ok(value) } else { Err(Absent::NotInToken) };
+                T::fill(draft, field.number, value)?;
+            }
+            reader.end()
+        })
     });
     match opened {
         // What was authenticated and does not decode was written by a faulty program, not by an attacker; the caller
@@ -205,7 +203,8 @@ fn open_cell<T: Sealable, P: Purpose>(
             grant.note_cause();
             Err(Error::DoesNotOpen)
         }
-        done => done,
+        Ok(Err(why)) => absent(draft, why),
+        done => done.map(|_| ()),
     }
 }
 

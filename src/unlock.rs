@@ -1,7 +1,7 @@
 //! Tokens given out, and grants and sealers taken: every way in.
 
 use std::any::TypeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -381,6 +381,15 @@ impl Vault {
     }
 }
 
+/// Keys that are not the first of their enrolment, by generation and purpose.
+fn remade(meta: &Meta) -> BTreeSet<(u16, u16)> {
+    let of = |g: &crate::entry::Generation| {
+        let remade = g.purposes.iter().filter(|(_, standing)| standing.remade);
+        remade.map(|(purpose, _)| (g.number, *purpose)).collect::<Vec<_>>()
+    };
+    meta.generations.iter().flat_map(of).collect()
+}
+
 /// The last days of purposes that are kept, by generation and purpose.
 fn kept_until(meta: &Meta) -> BTreeMap<(u16, u16), Day> {
     let of = |generation: &crate::entry::Generation| {
@@ -498,6 +507,7 @@ impl Inner {
             until: if built_in == Some(BuiltIn::LegalHold) { BTreeMap::new() } else { kept_until(meta) },
             keys,
             held,
+            remade: remade(meta),
             ciphers: RwLock::default(),
         };
         Ok(Prepared { subject, core, pseudonym })

@@ -9,7 +9,7 @@ use crate::cell::{self, Cell, Shelves, Slot, slot};
 use crate::clock::Day;
 use crate::context::Context;
 use crate::error::{Erased, Error, Misuse, Result};
-use crate::grant::{Admission, Grant, Now};
+use crate::grant::{Grant, Now};
 use crate::log::Action;
 use crate::purpose::Purpose;
 use crate::record::{Field, NoId, Record, RecordId};
@@ -267,19 +267,24 @@ fn pieces<R: Record, P: Purpose>(
     if !cell.slots().all(|slot| grant.covers(R::RECORD, slot.number)) {
         return Ok(None);
     }
-    let Admission::Open { serial, purpose, cipher } = grant.admit(cell, now)? else { return Ok(None) };
-    let context = Context::new(grant.vault_id(), &serial, R::RECORD, record_id, shape::<R>())?;
-    let pieces = cell.open(&context, purpose, &cipher, |values| {
-        let mut reader = Reader::new(values);
-        let mut pieces = BTreeMap::new();
-        for slot in cell.slots() {
-            let bytes = Zeroizing::new(slot::take_raw(&mut reader)?.to_vec());
-            pieces.insert(slot.number, Piece { padded: slot.padded, bytes });
-        }
-        reader.end()?;
-        Ok(pieces)
+    let pieces = grant.open(cell, now, |serial, purpose, cipher| {
+        let context = Context::new(grant.vault_id(), serial, R::RECORD, record_id, shape::<R>())?;
+        cell.open(&context, purpose, cipher, |values| {
+            let mut reader = Reader::new(values);
+            let mut pieces = BTreeMap::new();
+            for slot in cell.slots() {
+                let bytes = Zeroizing::new(slot::take_raw(&mut reader)?.to_vec());
+                pieces.insert(slot.number, Piece { padded: slot.padded, bytes });
+            }
+            reader.end()?;
+            Ok(pieces)
+        })
     });
-    pieces.map(Some).map_err(|why| if matches!(why, Error::Malformed(_)) { Error::DoesNotOpen } else { why })
+    match pieces {
+        Ok(pieces) => Ok(pieces.ok()),
+        Err(Error::Malformed(_)) => Err(Error::DoesNotOpen),
+        Err(why) => Err(why),
+    }
 }
 
 fn by_declared_cell<R: Record>(pieces: BTreeMap<u16, Piece>) -> BTreeMap<usize, BTreeMap<u16, Piece>> {
