@@ -267,8 +267,9 @@ impl Inner {
         again: bool,
     ) -> Result<()> {
         let tag = self.tag(id);
-        self.refuse_if_frozen()?;
         self.change(&tag, &[], |_, entry| {
+            // After reading, which takes in what other processes have frozen or let go on.
+            self.refuse_if_frozen()?;
             let known = entry.is_some();
             let mut entry = entry.unwrap_or_default();
             let number = match (known, again, entry.newest()) {

@@ -189,12 +189,13 @@ impl Inner {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<bool> {
-        self.refuse_if_frozen()?;
         let tag = self.tag(id);
         let keys = self.record_keys()?;
         let (name, head_name) = (keys.name(&tag, R::RECORD, record_id), head_name(&tag));
         for _ in 0..ATTEMPTS {
             let subject = self.read_subject(&tag, &[name.clone(), head_name.clone()]).await?;
+            // After reading, which takes in what other processes have frozen or let go on.
+            self.refuse_if_frozen()?;
             let entry = self.about_subject(&subject, self.entry_by(action, actor, ground)?)?;
             if sealed.is_some() && (self.fenced(&tag) || Self::forgotten(&subject)?) {
                 return Err(Erased::Forgotten.into());

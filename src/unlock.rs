@@ -139,6 +139,8 @@ impl Vault {
     ) -> Result<Token> {
         let inner = &self.0;
         inner.known::<P>()?;
+        let fence = inner.rows.get(FENCE).await?;
+        inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?).await?;
         inner.refuse_if_frozen()?;
         if lifetime > Duration::from_secs(inner.settings.max_token_s.into()) {
             return Err(Denied::Lifetime.into());
@@ -325,7 +327,6 @@ impl Vault {
         if !inner.served.contains(&(R::RECORD, TypeId::of::<R>())) {
             return Err(Misuse::UnknownRecord.into());
         }
-        inner.refuse_if_frozen()?;
         inner.advance_time().await?;
         inner.top_up(false).await?;
         let tag = inner.tag(id);

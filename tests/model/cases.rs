@@ -204,7 +204,7 @@ fn abuse_31_what_the_law_keeps_does_not_come_back_through_an_update_or_a_renewal
     let updated = sealed.update(&sealer, &books, &1, |changes| {
         changes.set::<order::lines>(crate::shop::Text("corrected".into()));
     });
-    assert_eq!(updated.unwrap_err(), Error::Misuse(error::Misuse::UpdateCannotOpen));
+    assert_eq!(updated.unwrap_err(), Error::Erased(Erased::Purpose));
     let renewed = block_on(sealed.renew(&sealer, &books, &1, today, &tester(), &test_ground())).unwrap();
     assert_eq!(renewed.open(&ship, &1).unwrap().address().unwrap_err(), Absent::Withdrawn);
 }

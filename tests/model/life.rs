@@ -27,7 +27,7 @@ impl Model {
         if self.frozen {
             return Err(Halted::Frozen.into());
         }
-        let today = self.today();
+        let today = self.trusted_today();
         let newest = self.subject(who)?.newest();
         if newest.forgotten.is_none() {
             return Err(Misuse::AlreadyEnrolled.into());
@@ -46,15 +46,20 @@ impl Model {
     }
 
     pub fn consent(&mut self, who: usize, version: u32) -> Done {
-        let key = self.fresh_key();
+        let (key, today) = (self.fresh_key(), self.trusted_today());
         let subject = self.subject(who)?;
         let newest = subject.newest_mut();
         if newest.forgotten.is_some() {
             return Err(Erased::Forgotten.into());
         }
         let standing = newest.purposes.get_mut(&RECS).unwrap();
+        if standing.withdrawn.is_some() && standing.held {
+            return Err(Erased::Purpose.into());
+        }
+        if standing.withdrawn.is_some_and(|due| due <= today) {
+            standing.key = None;
+        }
         standing.consent = Some(version);
-        standing.held = false;
         let resumed = standing.withdrawn.take().is_some();
         standing.key.get_or_insert(key);
         if resumed {
@@ -73,7 +78,7 @@ impl Model {
         if purpose == BOOKS {
             return Err(Misuse::NotConsent.into());
         }
-        let due = self.today() + GRACE;
+        let due = self.trusted_today() + GRACE;
         let subject = self.subject(who)?;
         let newest = subject.newest_mut();
         if newest.forgotten.is_some() {
@@ -97,7 +102,7 @@ impl Model {
         at_once: bool,
         reference: [u8; 16],
     ) -> Done<Vec<(u16, u16)>> {
-        let today = self.today();
+        let today = self.trusted_today();
         let notice = self.notice;
         let subject = self.subject(who)?;
         let newest = subject.newest_mut();
@@ -118,7 +123,7 @@ impl Model {
     }
 
     pub fn undo(&mut self, who: usize) -> Done {
-        let today = self.today();
+        let today = self.trusted_today();
         let subject = self.subject(who)?;
         let newest = subject.newest_mut();
         let forgotten = newest.forgotten.as_ref().ok_or(Misuse::NothingToUndo)?;
@@ -204,9 +209,7 @@ impl Model {
     }
 
     pub fn settle(&mut self) -> Done {
-        if !self.sane() {
-            return Err(Halted::Clock.into());
-        }
+        self.advance_time()?;
         let now = self.now_ms;
         let (done, waiting) =
             self.waiting.drain(..).partition::<Vec<_>, _>(|(_, left)| left + WINDOW_MS <= now);

@@ -177,6 +177,11 @@ impl Model {
         (self.now_ms / DAY_MS).try_into().unwrap()
     }
 
+    /// Where the clock has jumped, a forget is not due years away.
+    pub fn trusted_today(&self) -> u16 {
+        if self.sane() { self.today().max(self.mark + 1) } else { self.mark + 1 }
+    }
+
     pub fn sane(&self) -> bool {
         self.today() <= self.mark + CLOCK_BOUND + 1
     }
