@@ -284,6 +284,8 @@ impl Inner {
                 (true, ..) => return Err(Misuse::AlreadyEnrolled.into()),
                 (false, true, _) => return Err(Error::NotEnrolled),
             };
+            // What the journal says of a lost enrolment ends with this one.
+            let again = again || known;
             if again {
                 // What was to be destroyed after the grace period is destroyed with the next shred.
                 let today = self.trusted_today();

@@ -73,6 +73,10 @@ fn apply(entry: &mut Entry, event: &Event) -> Result<()> {
                 entry.meta.generations.push(tombstone(1, *at_ms));
             }
             let Some(newest) = entry.meta.generations.last_mut() else { return Ok(()) };
+            if newest.forgotten.as_ref().is_some_and(|forgotten| forgotten.shredded) {
+                // A tombstone stays one: without keys there is nothing to shred, to certify or to undo.
+                return Ok(());
+            }
             newest.forgotten = Some(Forgotten { due: *due, ..forgotten(*at_ms) });
             for (purpose, until) in keeps {
                 newest.purposes.entry(*purpose).or_default().until = Some(*until);

@@ -136,10 +136,12 @@ fn what_a_released_hold_left_behind_neither_breaks_the_next_hold_nor_opens_for_i
     block_on(vault.expire(&shop.me, &shop.why)).unwrap();
     assert!(note_opens(&sealed, &unlock().unwrap()));
 
-    store.fail_commit(1, CommitFault::Failed(StoreError::Full));
-    let full = Err(StoreError::Full.into());
-    assert_eq!(block_on(vault.release_hold(&shop.alice, &shop.me, &shop.why)), full);
-    assert!(!shop.rows(b"h").is_empty());
+    let kept = shop.rows(b"h");
+    assert!(!kept.is_empty());
+    block_on(vault.release_hold(&shop.alice, &shop.me, &shop.why)).unwrap();
+    assert!(shop.rows(b"h").is_empty());
+    // As an older copy, or a writer of the store, would have it.
+    shop.write(kept.into_iter().map(|(name, row)| (name, Some(row.value))).collect());
     block_on(vault.hold(&shop.alice, &shop.me, &shop.why)).unwrap();
     assert!(!note_opens(&sealed, &unlock().unwrap()));
     // The next one keeps its own days.
