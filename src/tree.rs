@@ -171,9 +171,33 @@ impl Tree {
         let mut names = vec![Node::Root.name()];
         names.extend(way.iter().map(Node::name));
         names.extend_from_slice(more);
-        let mut rows = self.rows.read(&names).await?.into_iter();
-        let epoch_row = rows.next().flatten().ok_or(StoreError::Empty)?;
-        let root = self.root(&Epoch::decode(&epoch_row.value)?).await?;
+        let mut lacking = None;
+        for _ in 0..ATTEMPTS {
+            let mut rows = self.rows.read(&names).await?.into_iter();
+            let epoch_row = rows.next().flatten().ok_or(StoreError::Empty)?;
+            if let Some((version, why)) = lacking.take()
+                && version == epoch_row.version
+            {
+                return Err(why);
+            }
+            match self.root(&Epoch::decode(&epoch_row.value)?).await {
+                Ok(root) => return Ok((self.open_path(root, epoch_row, way, &mut rows)?, rows.collect())),
+                // The root may have been replaced and destroyed between the store's answer and the keeper's: it was no
+                // race only where the store still names that root.
+                Err(why @ Error::RolledBack(_)) => lacking = Some((epoch_row.version, why)),
+                Err(why) => return Err(why),
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    fn open_path(
+        &self,
+        root: Arc<Root>,
+        epoch_row: Versioned,
+        way: Vec<Node>,
+        rows: &mut impl Iterator<Item = Option<Versioned>>,
+    ) -> Result<Path> {
         let mut path = Path { root, epoch_row, nodes: Vec::new() };
         let mut whole = true;
         for node in way {
@@ -188,7 +212,7 @@ impl Tree {
                 None => whole = false,
             }
         }
-        Ok((path, rows.collect()))
+        Ok(path)
     }
 
     fn open_node(&self, above: &Parent, generation: u64, node: Node, row: Versioned) -> Result<Opened> {
