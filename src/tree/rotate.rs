@@ -470,6 +470,12 @@ impl Tree {
         Ok(())
     }
 
+    /// Whether the store lies under this root now.
+    async fn still_names(&self, epoch: &Epoch) -> Result<bool> {
+        let row = self.rows.get(&Node::Root.name()).await?.ok_or(StoreError::Empty)?;
+        Ok(Epoch::decode(&row.value)?.id == epoch.id)
+    }
+
     /// Brings the keeper to what the store has decided, and destroys candidates that lost. Any process may do it at any
     /// time.
     pub(crate) async fn settle_keeper(&self) -> Result<()> {
@@ -481,11 +487,14 @@ impl Tree {
             return Err(RolledBack::Store.into());
         }
         match self.roots.unwrap(epoch.id, &epoch.wrapped).await {
-            Ok(_) => {}
-            Err(KeeperError::NoSuchRoot) => return Err(RolledBack::Keeper.into()),
+            Ok(_) => self.roots.activate(epoch.epoch, epoch.id).await?,
+            // Replaced and destroyed by another process since the row was read, or truly lacking.
+            Err(KeeperError::NoSuchRoot) if self.still_names(&epoch).await? => {
+                return Err(RolledBack::Keeper.into());
+            }
+            Err(KeeperError::NoSuchRoot) => {}
             Err(why) => return Err(why.into()),
         }
-        self.roots.activate(epoch.epoch, epoch.id).await?;
         for root in held {
             // Only when the store has passed the epoch that a candidate was made for: a commit that names it could
             // still come before. What was the root once is in the rows of the retired, activated or not.
