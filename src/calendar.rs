@@ -40,6 +40,12 @@ impl Calendar {
         self.missed.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether the last day that is there is this one or later: a cheap sign that nothing is missing.
+    pub(crate) fn reaches(&self, day: Day) -> bool {
+        let days = self.days.read().unwrap_or_else(PoisonError::into_inner);
+        days.last_key_value().is_some_and(|(last, _)| *last >= day)
+    }
+
     /// Whether every day of a range is there.
     pub(crate) fn covers(&self, from: Day, to: Day) -> bool {
         let days = self.days.read().unwrap_or_else(PoisonError::into_inner);

@@ -167,11 +167,14 @@ impl Vault {
         let _one_at_a_time = inner.maintenance.lock().await;
         // A clock that is years ahead would end the restore window.
         inner.advance_time().await?;
-        inner.tree.settle_keeper().await?;
         let now = inner.clock.wall();
         inner.tree.retire_orphans(now).await?;
+        let all_retired = inner.rows.all(Range::prefix(RETIRED)).await?;
+        // After reading them: another process may have replaced a root and not yet told the keeper, for whom the old one
+        // is still the active one.
+        inner.tree.settle_keeper().await?;
         let mut receipt = SettleReceipt::default();
-        for (name, row) in inner.rows.all(Range::prefix(RETIRED)).await? {
+        for (name, row) in all_retired {
             let retired = Retired::decode(&row.value)?;
             if inner.settles_at(retired.at_ms) > now {
                 // Older roots first: one that stays keeps everything behind it readable.
