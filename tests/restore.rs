@@ -30,7 +30,11 @@ fn abuse_04_an_older_store_refuses_to_open_and_recover_replays_every_erasure() {
         for copy in &all.copies {
             let keeper = all.keeper.snapshot();
             let refused = open(&all, &copy.store, &keeper).await.unwrap_err();
-            assert!(matches!(refused, Error::RolledBack(RolledBack::Store | RolledBack::Gone)), "{}", copy.what);
+            assert!(
+                matches!(refused, Error::RolledBack(RolledBack::Store | RolledBack::Gone)),
+                "{}",
+                copy.what
+            );
             if copy.what == "created" {
                 continue;
             }
@@ -87,7 +91,11 @@ fn abuse_05_an_older_store_from_before_a_destroyed_root_opens_for_nobody() {
         for (at, copy) in all.copies.iter().enumerate() {
             let keeper = all.keeper.snapshot();
             let refused = open(&all, &copy.store, &keeper).await.unwrap_err();
-            assert!(matches!(refused, Error::RolledBack(RolledBack::Store | RolledBack::Gone)), "{}", copy.what);
+            assert!(
+                matches!(refused, Error::RolledBack(RolledBack::Store | RolledBack::Gone)),
+                "{}",
+                copy.what
+            );
             let (one, two) = (keeper.clone(), keeper.clone());
             let recovered = options(&all.clock).recover(copy.store.snapshot(), one, two, &me, &why).await;
             if at < first {
@@ -213,7 +221,11 @@ fn an_older_witness_is_brought_up_by_the_newest_store() {
             drop(vault);
             let old = options(&all.clock).open(copy.store.snapshot(), keeper, witness).await;
             let refused = old.unwrap_err();
-            assert!(matches!(refused, Error::RolledBack(RolledBack::Store | RolledBack::Gone)), "{}", copy.what);
+            assert!(
+                matches!(refused, Error::RolledBack(RolledBack::Store | RolledBack::Gone)),
+                "{}",
+                copy.what
+            );
         }
     });
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use super::*;
-use customer_vault::error::{Halted, StoreError};
+use customer_vault::error::Halted;
 use customer_vault::testing::{Call, CommitFault, FaultStore};
 
 /// The shop before the books of account were declared.

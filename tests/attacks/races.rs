@@ -127,8 +127,9 @@ fn abuse_32_a_hold_placed_while_records_are_swept_keeps_them_all_or_finds_none()
     let depot = Depot::open(1);
     hold_before(&depot, sweeps);
     assert_eq!(depot.count(b"v"), 3);
+    // The hold came after the last key was destroyed, and what wraps the rows with it: they are whole, and say nothing.
     let listed = block_on(depot.vaults[0].list::<Parcel, u64>(&id("alice"), &depot.me, &depot.why));
-    assert_eq!(listed.unwrap().len(), 3);
+    assert_eq!(listed.unwrap().len(), 0);
 }
 
 #[test]

@@ -7,7 +7,6 @@ use crate::cell::{Aad, Cell, LOCKBOX, Slot, Unique};
 use crate::clock::Day;
 use crate::context::{Context, Shape};
 use crate::crypto::aead::Suite;
-use crate::grant::Admission;
 use crate::keeper::VaultId;
 use crate::sealed::cells;
 use crate::testing::{ManualClock, ephemeral, grant, test_ground, tester};
@@ -136,12 +135,12 @@ fn abuse_12_a_hundred_thousand_equal_seals_over_threads_and_handles_share_no_non
     let (mut nonces, mut keys) = (HashSet::new(), HashSet::new());
     for bytes in &all {
         let cell = cells(bytes).unwrap().next().unwrap().unwrap();
-        let Admission::Open { serial, purpose, cipher } = grant.admit(&cell, now).unwrap() else {
-            panic!("it opens")
-        };
-        let context =
-            Context::new(grant.vault_id(), &serial, "note", &1_u64.to_be_bytes(), Shape::Record).unwrap();
-        let (id, key) = content(&cell, &context, purpose, &cipher);
+        let opened = grant.open(&cell, now, |serial, purpose, cipher| {
+            let context =
+                Context::new(grant.vault_id(), serial, "note", &1_u64.to_be_bytes(), Shape::Record)?;
+            Ok(content(&cell, &context, purpose, cipher))
+        });
+        let (id, key) = opened.unwrap().unwrap();
         nonces.insert(id.first_chunk::<12>().copied());
         keys.insert(key);
     }
