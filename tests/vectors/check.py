@@ -1174,9 +1174,9 @@ def standing(data):
             one["forgotten"] = {name: f() for name, f in zip(names, read)}
         for _ in range(r.u16()):
             purpose, flags = r.u16(), r.u8()
-            if flags > 15:
+            if flags > 31:
                 raise malformed("flags")
-            known = {"held": bool(flags & 8)}
+            known = {"held": bool(flags & 8), "remade": bool(flags & 16)}
             if flags & 1:
                 known["consent"] = (r.u32(), r.take(32), r.i64(), r.text(), r.u8(), r.text())
             if flags & 2:
@@ -1333,8 +1333,12 @@ def check_vault(v):
     for n in s.below(b"p"):
         r = Reader(s.take(n))
         same("batch", (r.u8(), r.u8()), (1, 3))
-        batches[n[1:]] = r.u64()
-        r.i64(), r.end()
+        stated = r.take(16)
+        left = Reader(stated)
+        batches[n[1:]] = left.u64()
+        proven = b"customer-vault/v1/batch-left" + s.vault + len(n).to_bytes(4, "big") + n + stated
+        same("proof of a batch", prf(journal_key, proven), r.take(32))
+        r.end()
     for n in s.below(b"q"):
         r = Reader(s.take(n))
         same("retired", (r.u8(), r.u64()), (1, int.from_bytes(n[1:], "big")))
