@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::actor::{Actor, Ground, SubjectId};
 use crate::crypto::{Hkdf, Prf};
-use crate::entry::records_part;
+use crate::entry::{Meta, records_part};
 use crate::error::{Erased, Error, Malformed, Misuse, Result, RolledBack};
 use crate::journal::FENCE;
 use crate::key::{Node, Parent, Secret, Tag, label};
@@ -106,7 +106,7 @@ impl Vault {
         let head = keys.head(inner, &tag, head.as_ref())?;
         let Some(row) = row else { return Ok(None) };
         let parsed = Row::parse(&row.value)?;
-        if number_of(&parsed) > head.last {
+        if parsed.parent_generation > head.last {
             return Err(RolledBack::Mixed.into());
         }
         let opened = inner.open_row(&subject, &name, &parsed)?;
@@ -143,7 +143,7 @@ impl Vault {
             let mut found = Vec::new();
             for (name, row) in rows {
                 let parsed = Row::parse(&row.value)?;
-                seen.add(&keys, &name, number_of(&parsed));
+                seen.add(&keys, &name, place_of(&parsed));
                 let Some(opened) = inner.open_row(&subject, &name, &parsed)? else { continue };
                 let mut r = Reader::new(&opened.label);
                 if r.text()? == R::RECORD {
@@ -203,7 +203,7 @@ impl Inner {
             let [row, head_row] = subject.more.as_slice() else { return Err(Malformed::Length.into()) };
             let mut head = keys.head(self, &tag, head_row.as_ref())?;
             if let Some(row) = row {
-                head.take(&keys, &name, number_of(&Row::parse(&row.value)?));
+                head.take(&keys, &name, place_of(&Row::parse(&row.value)?));
             }
             let mut batch = Batch::new()?;
             // A forget bumps the fence: nothing is stored after it.
@@ -213,13 +213,13 @@ impl Inner {
             match sealed {
                 Some(sealed) => {
                     head.last = head.last.saturating_add(1);
-                    head.add(&keys, &name, head.last);
                     let mut label = Zeroizing::new(Vec::new());
                     label.put_bytes(R::RECORD.as_bytes());
                     label.put(record_id);
                     let parts = vec![(NAME, label), (SEALED, Zeroizing::new(sealed.to_vec()))];
                     let newest = subject.meta.as_ref().and_then(|meta| meta.generations.last());
                     let generation = u64::from(newest.ok_or(Error::NotEnrolled)?.number);
+                    head.add(&keys, &name, (head.last, generation));
                     let parent = self.rows_of(&subject, generation)?.ok_or(Erased::Purpose)?;
                     let plain = Plain { generation, parts };
                     batch.put(&name, wrap(&parent, &self.id, &name, head.last, &plain)?);
@@ -339,7 +339,16 @@ impl Inner {
 
     /// Opens a row; `None` where it belongs to an enrolment of which nothing is left.
     fn open_row(&self, subject: &Subject, name: &[u8], parsed: &Row<'_>) -> Result<Option<Opened>> {
-        let Some(parent) = self.rows_of(subject, parsed.generation)? else { return Ok(None) };
+        let Some(parent) = self.rows_of(subject, parsed.generation)? else {
+            // An enrolment that never was is no enrolment that is over.
+            let known =
+                |meta: &Meta| meta.generations.iter().any(|g| u64::from(g.number) == parsed.generation);
+            return if subject.meta.as_ref().is_some_and(known) {
+                Ok(None)
+            } else {
+                Err(RolledBack::Mixed.into())
+            };
+        };
         let label = parsed.open(&parent, &self.id, name, NAME).map_err(|_| RolledBack::Mixed)?;
         let sealed = parsed.open(&parent, &self.id, name, SEALED).map_err(|_| RolledBack::Mixed)?;
         Ok(Some(Opened {
@@ -349,28 +358,31 @@ impl Inner {
     }
 }
 
-/// The number that a row was given. It is authenticated with the row, and by the head.
-fn number_of(row: &Row<'_>) -> u64 {
-    row.parent_generation
+/// The number that a row was given, and its enrolment. They are authenticated with the row and, where the row cannot be
+/// opened any more, by the head.
+fn place_of(row: &Row<'_>) -> Place {
+    (row.parent_generation, row.generation)
 }
+
+type Place = (u64, u64);
 
 fn head_name(tag: &Tag) -> Key {
     [HEADS, &tag[..]].concat()
 }
 
 impl Head {
-    fn add(&mut self, keys: &Keys, name: &[u8], number: u64) {
-        self.mix(keys, name, number);
+    fn add(&mut self, keys: &Keys, name: &[u8], place: Place) {
+        self.mix(keys, name, place);
         self.count = self.count.saturating_add(1);
     }
 
-    fn take(&mut self, keys: &Keys, name: &[u8], number: u64) {
-        self.mix(keys, name, number);
+    fn take(&mut self, keys: &Keys, name: &[u8], place: Place) {
+        self.mix(keys, name, place);
         self.count = self.count.saturating_sub(1);
     }
 
-    fn mix(&mut self, keys: &Keys, name: &[u8], number: u64) {
-        let hash = keys.sums.mac(&[name, &number.to_be_bytes()]);
+    fn mix(&mut self, keys: &Keys, name: &[u8], place: Place) {
+        let hash = keys.sums.mac(&[name, &place.0.to_be_bytes(), &place.1.to_be_bytes()]);
         for (sum, byte) in self.sum.iter_mut().zip(hash.iter()) {
             *sum ^= byte;
         }

@@ -1272,7 +1272,7 @@ def check_vault(v):
         opened = row.open(records_key, s.vault, n)
         same("enrolment", row.generation, 1)
         same("name of the record", opened[1, 0, 0], counted(b"order") + id_)
-        total = bytes(a ^ b for a, b in zip(total, prf(sum_key, n + u64(row.parent))))
+        total = bytes(a ^ b for a, b in zip(total, prf(sum_key, n + u64(row.parent) + u64(row.generation))))
         count += 1
         if order == 7:
             same("sealed", opened[2, 0, 0].hex(), v["sealed"])
