@@ -79,7 +79,7 @@ fn forget_and_shred(subjects: usize) {
 }
 
 fn expire(values: usize) {
-    let subjects = values.min(100);
+    let subjects = 10;
     let world = World::new(subjects);
     let (me, why) = (tester(), test_ground());
     for number in 0..subjects {
