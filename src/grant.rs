@@ -63,10 +63,10 @@ impl Fresh {
         if !self.vault.leased(self.since, now) {
             return Err(Error::Stale);
         }
-        if self.unmoved() {
+        let known = self.vault.journal.known();
+        if known == self.checked.load(Ordering::Acquire) {
             return Ok(());
         }
-        let known = self.vault.journal.known();
         self.vault.journal.with(|state| {
             if state.frozen {
                 return Err(Error::Halted(Halted::Frozen));
@@ -75,11 +75,6 @@ impl Fresh {
         })?;
         self.checked.store(known, Ordering::Release);
         Ok(())
-    }
-
-    /// Whether the journal says what it said at the last check.
-    fn unmoved(&self) -> bool {
-        self.vault.journal.known() == self.checked.load(Ordering::Acquire)
     }
 }
 
@@ -158,11 +153,6 @@ impl<P: Purpose> Grant<P> {
         self.core.check()
     }
 
-    /// Whether what was opened may be given out.
-    pub(crate) fn check_again(&self) -> Result<()> {
-        self.core.check_again()
-    }
-
     /// Opens a cell by `open`, which gets the serial of its enrolment, the purpose of a lockbox, and the cipher; or says
     /// why it stays closed.
     pub(crate) fn open<T>(
@@ -205,15 +195,6 @@ impl Core {
             }
         })?;
         Ok(now)
-    }
-
-    fn check_again(&self) -> Result<()> {
-        // Where one process alone has the store there is no lease that could have ended while it stood still, and
-        // whatever was fenced meanwhile has moved the journal: the clocks are not asked again.
-        if !self.fresh.vault.rows.shared() && self.fresh.unmoved() {
-            return Ok(());
-        }
-        self.check().map(drop)
     }
 
     fn open<T>(

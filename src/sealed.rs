@@ -97,7 +97,7 @@ impl<T: Sealable, I> Sealed<T, I> {
             open_cell::<T, P>(&cell?, grant, now, record_id, &mut draft)?;
         }
         // A plaintext that comes late is wiped with the draft.
-        grant.check_again()?;
+        grant.check()?;
         T::finish(draft)
     }
 }
