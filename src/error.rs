@@ -253,7 +253,7 @@ reasons! {
         BuiltIn = "a built-in purpose cannot be used here",
         /// The shop's setting is outside what is accepted.
         Setting = "a setting is outside what is accepted",
-        /// The subject is held; what a hold keeps cannot be given away.
+        /// A period that ends before it starts, or lies outside what can be stated.
         Period = "a period that ends before it starts",
     }
 }

@@ -63,7 +63,8 @@ pub mod declaring {}
 /// # Ok(()) }
 /// ```
 ///
-/// Each is safe at any time and in any number of processes; what a crash left undone, the next one finishes. If none of
+/// Each is safe at any time and in any number of processes; what a crash left undone, the next one finishes. Where two
+/// meet, one may be told [`Error::Busy`](crate::Error::Busy): run it again. If none of
 /// them, nor any unlock, ran for more than a week, the clock counts as jumped and an operator has to
 /// [`confirm_time`](crate::Vault::confirm_time) first: a wrong clock must not destroy ten years of keys.
 ///
