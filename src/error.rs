@@ -283,6 +283,24 @@ pub enum StoreError {
     /// The outcome of a commit is not known, and could not be found out.
     #[error("the outcome of a commit is not known")]
     Unknown,
+    /// A standby answered, or a database that was made read-only. Connect to the primary.
+    #[error("read-only: connect to the primary")]
+    ReadOnly,
+    /// The database could not be reached, or the connection was lost.
+    #[error("it cannot be reached")]
+    Unreachable,
+    /// No connection became free in time: the pool is too small, or the database takes no more.
+    #[error("no connection became free in time")]
+    Exhausted,
+    /// No answer in time, or the database's own time limit has ended the statement.
+    #[error("no answer in time")]
+    Timeout,
+    /// The database refused the role, its password, or what it may do.
+    #[error("the database refused the role or its privileges")]
+    Refused,
+    /// The connection string, the schema's or the table's name, or the certificates cannot be used.
+    #[error("the connection's settings cannot be used")]
+    Settings,
     /// The store was closed, or its thread has ended after a failure.
     #[error("closed")]
     Closed,

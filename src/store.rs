@@ -10,10 +10,14 @@ use crate::error::StoreError;
 use crate::key::label;
 
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redb")]
 mod redb;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresStore};
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;
 

@@ -1,0 +1,315 @@
+//! Rows in a table of a PostgreSQL database, for services of several processes and hosts.
+//!
+//! Layout: one table with three columns of bytes, `k` (the row's name, primary key), `x` (its version) and `v` (its
+//! content). One row, whose name is longer than any that a vault writes, says that the table is ours and of which
+//! version. The SQL is that of the standard and of `unnest`: no extensions, sequences or advisory locks.
+
+use std::{collections::HashMap, fmt, pin::pin, time::Duration};
+
+use deadpool_postgres::{Object, Pool};
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::memory::{PAGE_BYTES, within_bounds};
+use super::{Batch, CommitError, Expect, Key, MAX_KEY, Page, Range, Store, Versioned, version_of};
+use crate::error::StoreError;
+
+mod options;
+mod outcome;
+mod table;
+
+pub use options::PostgresOptions;
+use outcome::{Failure, failure};
+use table::Table;
+
+/// How often a statement that the database asks to repeat is repeated before the caller hears of a conflict.
+const REPEATS: u32 = 12;
+
+/// A table in a PostgreSQL database, version 13 or later, for any number of processes and hosts.
+///
+/// It needs a `tokio` runtime: the calls of a vault on it are made within one.
+///
+/// **Commits** are SERIALIZABLE transactions of one round trip, made durable with `synchronous_commit` at least `on`,
+/// whatever the role or the database has set: with synchronous standbys, an acknowledged commit is on as many of them
+/// as `synchronous_standby_names` says. What the database asks to repeat (`40001`, `40P01`) is repeated. A connection
+/// that is lost while the outcome of a commit is on its way makes [`CommitError::Unknown`], which the vault resolves by
+/// the rows' versions. `statement_timeout` bounds the statement and not the commit: a commit that was cancelled while it
+/// waits for a standby would be reported as done.
+///
+/// **Reads and scans** are one statement each. A read that is answered by a standby, or by a server that was made
+/// read-only, is refused with [`StoreError::ReadOnly`]; a read whose connection was lost is made again.
+///
+/// **Distributed databases** that speak the protocol have not been tested. What they need is in the guide
+/// ([`guide::postgres`](crate::guide::postgres)).
+#[derive(Clone)]
+pub struct PostgresStore {
+    pool: Pool,
+    table: Table,
+    limits: Limits,
+}
+
+/// How long the store waits.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// For an answer.
+    answer: Duration,
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").field("table", &self.table.name()).finish_non_exhaustive()
+    }
+}
+
+impl PostgresStore {
+    /// Opens the table, and makes it where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Settings`] where the options cannot be used; [`StoreError::Foreign`] where there is a table of this
+    /// name that is none of ours, or of another version; [`StoreError::ReadOnly`] on a standby; [`StoreError::Refused`]
+    /// where role or password are, or may not make the table; [`StoreError::Unreachable`]; [`StoreError::Exhausted`].
+    pub async fn connect(options: PostgresOptions) -> Result<Self, StoreError> {
+        let pool = options.pool()?;
+        Self::open(pool, options).await
+    }
+
+    /// The same on a pool of the shop's own, which the shop has given its TLS and its size. Of the options, schema, table
+    /// and time limit count.
+    ///
+    /// A pool behind a connection pooler must keep prepared statements over a session, or have the pooler do so.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](Self::connect).
+    pub async fn with_pool(pool: Pool, options: PostgresOptions) -> Result<Self, StoreError> {
+        Self::open(pool, options).await
+    }
+
+    async fn open(pool: Pool, options: PostgresOptions) -> Result<Self, StoreError> {
+        let limits = Limits { answer: options.answer };
+        let mut store = PostgresStore { pool, table: Table::named(&options.schema, &options.table)?, limits };
+        let client = store.client().await?;
+        let found = limits.wait(store.table.find_or_make(&client)).await?;
+        store.table.is_postgres = found?;
+        Ok(store)
+    }
+
+    async fn client(&self) -> Result<Object, StoreError> {
+        use deadpool_postgres::PoolError;
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Timeout(_) => StoreError::Exhausted,
+            PoolError::Backend(error) => failure(&error).into_store(),
+            PoolError::Closed => StoreError::Closed,
+            PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => StoreError::Settings,
+        })
+    }
+
+    /// Runs a reading statement, again where the connection was lost.
+    async fn look(
+        &self,
+        statement: &str,
+        types: &[Type],
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let mut attempts = 3_u32;
+        loop {
+            let client = self.client().await?;
+            let answer = async {
+                let statement = client.prepare_typed_cached(statement, types).await?;
+                client.query(&statement, parameters).await
+            };
+            let why = match self.limits.wait(answer).await {
+                Ok(Ok(rows)) => return Ok(rows),
+                Ok(Err(error)) => failure(&error),
+                Err(timeout) => {
+                    // The answer is still to come: nobody else shall wait behind it.
+                    drop(Object::take(client));
+                    return Err(timeout);
+                }
+            };
+            if why == Failure::Lost {
+                drop(Object::take(client));
+            }
+            attempts = attempts.saturating_sub(1);
+            if attempts == 0 || !matches!(why, Failure::Lost | Failure::Repeat) {
+                return Err(why.into_store());
+            }
+        }
+    }
+
+    /// One attempt: opening the transaction, the statement and the commit go out together, so that a future which is
+    /// dropped leaves no transaction open, and it takes one round trip.
+    async fn try_commit(&self, client: &Object, parts: &Parts<'_>) -> Result<bool, Failure> {
+        let write =
+            client.prepare_typed_cached(&self.table.commit, &COMMIT_TYPES).await.map_err(|e| failure(&e));
+        // Nothing was written yet: whatever goes wrong here is no unknown outcome.
+        let write = write.map_err(Failure::before_anything)?;
+        let begin = pin!(client.batch_execute(self.table.begin()));
+        let parameters: [&(dyn ToSql + Sync); 6] = [
+            &parts.expected,
+            &parts.versions,
+            &parts.put,
+            &parts.put_versions,
+            &parts.contents,
+            &parts.deleted,
+        ];
+        let write = pin!(client.query_one(&write, &parameters));
+        let commit = pin!(client.batch_execute("COMMIT"));
+        let (begun, written, committed) = tokio::join!(biased; begin, write, commit);
+        begun.map_err(|error| failure(&error).at_the_beginning())?;
+        let wrong: i64 = written.and_then(|row| row.try_get(0)).map_err(|error| failure(&error))?;
+        // Whatever the database says of a commit, other than that it was refused for what it conflicts with, does not say
+        // that nothing was written.
+        committed.map_err(|error| failure(&error).at_the_commit())?;
+        Ok(wrong == 0)
+    }
+}
+
+const COMMIT_TYPES: [Type; 6] = [
+    Type::BYTEA_ARRAY,
+    Type::BYTEA_ARRAY,
+    Type::BYTEA_ARRAY,
+    Type::BYTEA_ARRAY,
+    Type::BYTEA_ARRAY,
+    Type::BYTEA_ARRAY,
+];
+
+/// A batch as parameters.
+struct Parts<'a> {
+    expected: Vec<&'a [u8]>,
+    /// `None` where the row must be absent.
+    versions: Vec<Option<&'a [u8]>>,
+    put: Vec<&'a [u8]>,
+    put_versions: Vec<Vec<u8>>,
+    contents: Vec<&'a [u8]>,
+    deleted: Vec<&'a [u8]>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(batch: &'a Batch) -> Parts<'a> {
+        let mut parts = Parts {
+            expected: Vec::with_capacity(batch.expect.len()),
+            versions: Vec::with_capacity(batch.expect.len()),
+            put: Vec::with_capacity(batch.writes.len()),
+            put_versions: Vec::with_capacity(batch.writes.len()),
+            contents: Vec::with_capacity(batch.writes.len()),
+            deleted: Vec::new(),
+        };
+        for (key, expect) in &batch.expect {
+            parts.expected.push(key);
+            parts.versions.push(match expect {
+                Expect::Absent => None,
+                Expect::Version(version) => Some(version),
+            });
+        }
+        for (key, value) in &batch.writes {
+            match value {
+                Some(value) => {
+                    parts.put.push(key);
+                    parts.put_versions.push(version_of(&batch.nonce, key).to_vec());
+                    parts.contents.push(value);
+                }
+                None => parts.deleted.push(key),
+            }
+        }
+        parts
+    }
+}
+
+impl Limits {
+    async fn wait<T>(&self, answer: impl Future<Output = T>) -> Result<T, StoreError> {
+        tokio::time::timeout(self.answer, answer).await.map_err(|_| StoreError::Timeout)
+    }
+}
+
+impl Store for PostgresStore {
+    async fn read(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = self.look(&self.table.read, &[Type::BYTEA_ARRAY], &[&keys]).await?;
+        let mut found: HashMap<&[u8], Versioned> = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let read_only: &str = row.try_get(0).map_err(|_| StoreError::Damaged)?;
+            if read_only != "off" {
+                return Err(StoreError::ReadOnly);
+            }
+            let name: Option<&[u8]> = row.try_get(1).map_err(|_| StoreError::Damaged)?;
+            if let Some(name) = name {
+                found.insert(name, versioned(row, 2)?);
+            }
+        }
+        Ok(keys.iter().map(|key| found.get(key.as_slice()).cloned()).collect())
+    }
+
+    async fn scan(&self, range: Range, limit: usize) -> Result<Page, StoreError> {
+        // The row that says what the table is has a longer name.
+        let end = range.end.min(vec![0xFF; MAX_KEY.saturating_add(1)]);
+        let limit = limit.clamp(1, 1 << 20);
+        let asked = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+        let bytes = i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX);
+        let types = [Type::BYTEA, Type::BYTEA, Type::INT8, Type::INT8];
+        let rows = self.look(&self.table.scan, &types, &[&range.start, &end, &asked, &bytes]).await?;
+        let mut page = Page::default();
+        for row in &rows {
+            let name: Key = row.try_get(0).map_err(|_| StoreError::Damaged)?;
+            // A row that is only there to say that the page is full comes without its content.
+            let full: bool = row.try_get(3).map_err(|_| StoreError::Damaged)?;
+            if page.rows.len() >= limit || (full && !page.rows.is_empty()) {
+                page.next = Some(name);
+                break;
+            }
+            page.rows.push((name, versioned(row, 1)?));
+        }
+        Ok(page)
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+        within_bounds(&batch)?;
+        let parts = Parts::of(&batch);
+        for attempt in 0..REPEATS {
+            let client = self.client().await?;
+            let why = match self.limits.wait(self.try_commit(&client, &parts)).await {
+                Ok(Ok(true)) => return Ok(()),
+                Ok(Ok(false)) => return Err(CommitError::Conflict),
+                Ok(Err(why)) => why,
+                Err(_) => {
+                    drop(Object::take(client));
+                    return Err(CommitError::Unknown);
+                }
+            };
+            match why {
+                Failure::Repeat => drop(client),
+                Failure::Lost => {
+                    drop(Object::take(client));
+                    return Err(CommitError::Unknown);
+                }
+                // A connection that had died in the pool: the statement was not sent.
+                Failure::NotSent => drop(Object::take(client)),
+                Failure::Said(why) => return Err(why.into()),
+            }
+            if attempt > 0 {
+                // Those that ran into each other shall not do so again.
+                let spread = batch.nonce.first().copied().unwrap_or(0).rotate_left(attempt);
+                let wait =
+                    (1_u64 << attempt.min(6)).saturating_mul(u64::from(spread).saturating_add(64)) / 128;
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+            }
+        }
+        // Nothing was written; whoever asked reads again.
+        Err(CommitError::Conflict)
+    }
+
+    fn shared(&self) -> bool {
+        true
+    }
+}
+
+fn versioned(row: &Row, from: usize) -> Result<Versioned, StoreError> {
+    let version: &[u8] = row.try_get(from).map_err(|_| StoreError::Damaged)?;
+    Ok(Versioned {
+        version: version.try_into().map_err(|_| StoreError::Damaged)?,
+        value: row.try_get(from.saturating_add(1)).map_err(|_| StoreError::Damaged)?,
+    })
+}

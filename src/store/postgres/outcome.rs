@@ -1,0 +1,82 @@
+//! What a database's error means for the caller. Its text is dropped: it quotes what was sent.
+
+use std::io;
+
+use tokio_postgres::error::SqlState;
+
+use crate::error::StoreError;
+
+/// How a statement failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The database has undone it and asks to run it again.
+    Repeat,
+    /// The connection is gone, before or after it was done.
+    Lost,
+    /// The connection was gone before anything was sent.
+    NotSent,
+    /// The database has refused it, and nothing was done.
+    Said(StoreError),
+}
+
+impl Failure {
+    pub(super) fn into_store(self) -> StoreError {
+        match self {
+            Failure::Said(why) => why,
+            Failure::Repeat => StoreError::Io(io::ErrorKind::ResourceBusy),
+            Failure::Lost | Failure::NotSent => StoreError::Unreachable,
+        }
+    }
+
+    pub(super) fn before_anything(self) -> Self {
+        if self == Failure::Lost { Failure::NotSent } else { self }
+    }
+
+    /// A standby makes no serializable transactions.
+    pub(super) fn at_the_beginning(self) -> Self {
+        if self == Failure::Said(UNSUPPORTED) { Failure::Said(StoreError::ReadOnly) } else { self }
+    }
+
+    /// A commit that was refused is undone where the database asks to repeat it; anything else may have happened after it
+    /// was durable.
+    pub(super) fn at_the_commit(self) -> Self {
+        if self == Failure::Repeat { self } else { Failure::Lost }
+    }
+}
+
+const UNSUPPORTED: StoreError = StoreError::Io(io::ErrorKind::Unsupported);
+
+pub(super) fn failure(error: &tokio_postgres::Error) -> Failure {
+    let Some(state) = error.code() else {
+        // Without an answer of the database: the network, TLS, or a connection string that cannot be.
+        return Failure::Lost;
+    };
+    if [
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        // Two transactions made the same row: one of them sees the other's at its next attempt.
+        SqlState::UNIQUE_VIOLATION,
+    ]
+    .contains(state)
+    {
+        return Failure::Repeat;
+    }
+    let code = state.code();
+    Failure::Said(match code {
+        "57014" | "55P03" => StoreError::Timeout,
+        "0A000" => UNSUPPORTED,
+        "25006" => StoreError::ReadOnly,
+        "3D000" => StoreError::Empty,
+        // A table or column that was there when the store was opened.
+        "42P01" | "42703" => StoreError::Foreign,
+        "42501" => StoreError::Refused,
+        "53100" | "53200" => StoreError::Full,
+        "53300" => StoreError::Exhausted,
+        _ => match code.get(..2) {
+            Some("28") => StoreError::Refused,
+            Some("08" | "57") => return Failure::Lost,
+            Some("XX" | "58") => StoreError::Damaged,
+            _ => StoreError::Io(io::ErrorKind::Other),
+        },
+    })
+}
