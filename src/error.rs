@@ -247,6 +247,8 @@ reasons! {
         NothingToUndo = "there is nothing to undo",
         /// There is no hold.
         NotHeld = "the subject is not held",
+        /// The store has no transactions of the shop's to go with.
+        NotStaged = "the store has no transactions of the shop's own to go with",
         /// The purpose's basis is not consent.
         NotConsent = "the purpose's basis is not consent",
         /// The purpose is built in and cannot be used here.

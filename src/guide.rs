@@ -121,6 +121,58 @@ pub mod operating {}
 /// asked, and without them leads to nobody.
 pub mod forgetting {}
 
+/// # PostgreSQL, and several processes
+///
+/// ```no_run
+/// # #[cfg(feature = "postgres")]
+/// # async fn open(keeper: customer_vault::keeper::FileKeeper, order: customer_vault::Options) -> customer_vault::Result<()> {
+/// use customer_vault::store::{PostgresOptions, PostgresStore};
+///
+/// let url = std::env::var("DATABASE_URL").unwrap_or_default();
+/// let store = PostgresStore::connect(PostgresOptions::new(&url)?.schema("vault")).await?;
+/// let vault = order.open(store, keeper.clone(), keeper).await?;
+///
+/// // Keeps leases alive, and takes in what other processes fence. Where it ends, open things stop within the bound.
+/// tokio::spawn({
+///     let vault = vault.clone();
+///     async move {
+///         loop {
+///             let _ = vault.watch().await; // the database was out of reach: try again
+///             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+///         }
+///     }
+/// });
+/// # Ok(()) }
+/// ```
+///
+/// **One table** of three columns of bytes holds the vault: wrapped keys, ciphertext, the log. `connect` makes it where it
+/// is missing; a service whose role may not make tables needs `SELECT, INSERT, UPDATE, DELETE` on it, and nothing else.
+/// Two vaults take two tables.
+///
+/// **Several processes** may have the vault open. `forget`, `withdraw`, `revoke` and `freeze` return when all of them have
+/// seen it or have lost their lease: a little more than the bound (one second unless the vault was made with another). A
+/// process that cannot reach the database opens nothing after its lease; one that was stopped and resumed neither.
+/// `shred`, `expire` and `settle` may run in any of them, at the same time too: one wins a step, the others see it, and may
+/// be told [`Error::Busy`](crate::Error::Busy).
+///
+/// **Together with the shop's own rows**: [`Vault::staged`](crate::Vault::staged) makes a change a list of statements for the
+/// shop's own transaction.
+///
+/// **What the promises need of the server**: `fsync`, `full_page_writes` and `synchronous_commit` as they are by default (the
+/// store sets the last one itself, and keeps a stronger one). With standbys that may be promoted, `synchronous_standby_names`
+/// must name them, `ANY k (…)` with more than half of all servers that may vote for a promotion (`ANY 1 (s1, s2)` for a
+/// primary and two standbys), and only a standby that has the newest position may be promoted: then what `forget` has
+/// acknowledged is on whatever is promoted, and an old primary that does not know it was replaced commits nothing, so that
+/// no process keeps a lease by it.
+///
+/// **Distributed databases** that speak the protocol have not been tested. The store asks of them: SERIALIZABLE isolation
+/// across nodes; `40001` where a transaction must be made again (the store does so, 12 times, then the vault reads again);
+/// `bytea`, `unnest` of several arrays, data-modifying `WITH`, `INSERT … ON CONFLICT`, `pg_catalog` for a table's columns,
+/// and reads that are never older than the newest acknowledged commit (no follower reads). Rows are placed by their leading
+/// bytes: the log's rows (`o`) grow at the end of a lane, each lane at a place of its own; entries (`s`) are spread evenly;
+/// the epoch row and the fence row (`f`) are single rows that everything reads.
+pub mod postgres {}
+
 /// # What has leaked before, and what stands against it here
 ///
 /// | what happened | what stands against it |

@@ -89,6 +89,7 @@
 //! | feature | default | gives |
 //! | --- | --- | --- |
 //! | `redb` | yes | [`store::RedbStore`]: one file, crash-safe, one process |
+//! | `postgres` | no | `store::PostgresStore`: a table in a PostgreSQL database, any number of processes |
 //! | `testing` | no | `testing`: a vault in memory, a clock by hand, faults, the store contract |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -135,6 +136,7 @@ pub mod clock;
 pub mod log;
 pub mod note;
 mod records;
+mod staged;
 pub mod store;
 // The whole.
 pub mod error;
@@ -161,6 +163,7 @@ pub use schema::{Class, FieldInfo, Registry, Schema, Term, Treatment, Unit};
 pub use sealed::Sealed;
 pub use sealer::Sealer;
 pub use shred::{ExpireReceipt, SettleReceipt, ShredReceipt};
+pub use staged::{Completed, Staged, Staging};
 pub use status::{PurposeStatus, Status};
 pub use token::Token;
 pub use unlock::{Revoke, Scope, TokenInfo, field};

@@ -15,7 +15,12 @@ mod postgres;
 #[cfg(feature = "redb")]
 mod redb;
 
+/// What a pool of the shop's own is made of.
+#[cfg(feature = "postgres")]
+pub use deadpool_postgres;
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub(crate) use postgres::staged_failure;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresOptions, PostgresStore};
 #[cfg(feature = "redb")]
@@ -193,6 +198,23 @@ pub enum CommitError {
     Failed(#[from] StoreError),
 }
 
+/// A statement of SQL with its parameters, each a string of bytes (`bytea`): for the shop's own driver, in the shop's own
+/// transaction.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statement {
+    /// With `$1`, `$2`… for the parameters.
+    pub sql: String,
+    /// In their order.
+    pub parameters: Vec<Vec<u8>>,
+}
+
+impl fmt::Debug for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statement").field("parameters", &self.parameters.len()).finish_non_exhaustive()
+    }
+}
+
 /// Rows with versions. Every promise here is checked by `testing::store_contract`.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The rows of these names, in their order, `None` where there is none; all as of one moment. A row that a
@@ -209,6 +231,13 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Whether several processes can have this store open. Where they can, `forget` waits until all have seen it.
     fn shared(&self) -> bool;
+
+    /// The batch as statements that make it in a transaction of somebody else's: run in their order, they raise an error
+    /// where a precondition does not hold, whatever the transaction's isolation and though nobody looks at row counts.
+    /// `None` where the store has no such transactions.
+    fn statements(&self, _batch: &Batch) -> Option<Vec<Statement>> {
+        None
+    }
 }
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -219,6 +248,7 @@ trait ErasedStore: Send + Sync + fmt::Debug {
     fn scan(&self, range: Range, limit: usize) -> Boxed<'_, Result<Page, StoreError>>;
     fn commit(&self, batch: Batch) -> Boxed<'_, Result<(), CommitError>>;
     fn shared(&self) -> bool;
+    fn statements(&self, batch: &Batch) -> Option<Vec<Statement>>;
 }
 
 impl<S: Store> ErasedStore for S {
@@ -233,6 +263,9 @@ impl<S: Store> ErasedStore for S {
     }
     fn shared(&self) -> bool {
         Store::shared(self)
+    }
+    fn statements(&self, batch: &Batch) -> Option<Vec<Statement>> {
+        Store::statements(self, batch)
     }
 }
 
@@ -255,6 +288,10 @@ impl Rows {
 
     pub(crate) fn shared(&self) -> bool {
         self.0.shared()
+    }
+
+    pub(crate) fn statements(&self, batch: &Batch) -> Option<Vec<Statement>> {
+        self.0.statements(batch)
     }
 
     pub(crate) async fn read(&self, keys: &[Key]) -> crate::Result<Vec<Option<Versioned>>> {

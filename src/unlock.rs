@@ -324,11 +324,7 @@ impl Vault {
         ground: &Ground,
     ) -> Result<Sealer<R>> {
         let inner = &self.0;
-        if !inner.served.contains(&(R::RECORD, TypeId::of::<R>())) {
-            return Err(Misuse::UnknownRecord.into());
-        }
-        inner.advance_time().await?;
-        inner.top_up(false).await?;
+        inner.ready_to_seal::<R>().await?;
         let tag = inner.tag(id);
         for _ in 0..ATTEMPTS {
             let since = inner.now();
@@ -343,42 +339,69 @@ impl Vault {
                 inner.add_keys(&tag, actor, ground).await?;
                 continue;
             }
-            let (generation, serial, state) = (newest.number, newest.serial, entry.meta.state);
-            // Before the keys are chosen: a notice that is raised meanwhile ends the sealer.
-            let purposes = inner.purposes();
-            let notices = inner
-                .journal
-                .with(|state| purposes.iter().map(|purpose| (*purpose, state.notice(*purpose))).collect());
+            // Before the log is written: what is raised or fenced meanwhile ends the sealer.
+            let sealer = inner.sealer_of(&tag, &entry, since)?;
             let log = inner.about(inner.entry_by(Action::Sealer, actor, ground)?, &entry);
-            let stands: Vec<u16> = inner.standing(&entry.meta, generation, since.day());
-            let keys = entry
-                .keys
-                .into_iter()
-                .filter(|((number, purpose), _)| *number == generation && stands.contains(purpose))
-                .map(|((_, purpose), key)| (purpose, key))
-                .collect();
             let expect = Expect::unchanged(subject.fence.take().as_ref());
-            let era = inner.era(&tag);
-            if inner.lane.append(log, Some((FENCE.to_vec(), expect))).await? == Committed::Conflict {
-                continue;
+            if inner.lane.append(log, Some((FENCE.to_vec(), expect))).await? == Committed::Yes {
+                return Ok(sealer);
             }
-            let fresh =
-                Fresh { vault: Arc::clone(inner), tag, since, era, checked: AtomicU64::new(UNCHECKED) };
-            return Ok(Sealer::new(Arc::new(sealer::Core {
-                fresh,
-                state,
-                generation,
-                serial,
-                keys,
-                notices,
-                suite: inner.tree.suite,
-                prefix: crypto::random()?,
-                counter: AtomicU64::new(0),
-                max_seals: inner.max_seals,
-                plan: RwLock::default(),
-            })));
         }
         Err(Error::Busy)
+    }
+}
+
+impl Inner {
+    /// Whether records of this type can be sealed now, with days ahead.
+    pub(crate) async fn ready_to_seal<R: Record>(&self) -> Result<()> {
+        if !self.served.contains(&(R::RECORD, TypeId::of::<R>())) {
+            return Err(Misuse::UnknownRecord.into());
+        }
+        self.advance_time().await?;
+        self.top_up(false).await
+    }
+
+    /// A sealer by what an entry says. It must not be given out before the log has it.
+    pub(crate) fn sealer_of<R: Record>(
+        self: &Arc<Self>,
+        tag: &Tag,
+        entry: &crate::entry::Entry,
+        since: Now,
+    ) -> Result<Sealer<R>> {
+        let newest = entry.newest().ok_or(Error::NotEnrolled)?;
+        let (generation, serial, state) = (newest.number, newest.serial, entry.meta.state);
+        let purposes = self.purposes();
+        let notices = self
+            .journal
+            .with(|state| purposes.iter().map(|purpose| (*purpose, state.notice(*purpose))).collect());
+        let stands: Vec<u16> = self.standing(&entry.meta, generation, since.day());
+        let mut keys = BTreeMap::new();
+        for ((number, purpose), key) in &entry.keys {
+            if *number == generation && stands.contains(purpose) {
+                let copy = Secret::from_slice(key.expose()).ok_or(Error::DoesNotOpen)?;
+                keys.insert(*purpose, copy);
+            }
+        }
+        let fresh = Fresh {
+            vault: Arc::clone(self),
+            tag: *tag,
+            since,
+            era: self.era(tag),
+            checked: AtomicU64::new(UNCHECKED),
+        };
+        Ok(Sealer::new(Arc::new(sealer::Core {
+            fresh,
+            state,
+            generation,
+            serial,
+            keys,
+            notices,
+            suite: self.tree.suite,
+            prefix: crypto::random()?,
+            counter: AtomicU64::new(0),
+            max_seals: self.max_seals,
+            plan: RwLock::default(),
+        })))
     }
 }
 

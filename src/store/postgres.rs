@@ -11,14 +11,16 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::memory::{PAGE_BYTES, within_bounds};
-use super::{Batch, CommitError, Expect, Key, MAX_KEY, Page, Range, Store, Versioned, version_of};
+use super::{Batch, CommitError, Expect, Key, MAX_KEY, Page, Range, Statement, Store, Versioned, version_of};
 use crate::error::StoreError;
 
 mod options;
 mod outcome;
+mod staged;
 mod table;
 
 pub use options::PostgresOptions;
+pub(crate) use outcome::staged_failure;
 use outcome::{Failure, failure};
 use table::Table;
 
@@ -303,6 +305,10 @@ impl Store for PostgresStore {
 
     fn shared(&self) -> bool {
         true
+    }
+
+    fn statements(&self, batch: &Batch) -> Option<Vec<Statement>> {
+        Some(staged::statements(&self.table.name(), batch))
     }
 }
 

@@ -201,6 +201,7 @@ impl Options {
         let inner = Inner {
             id: config.id,
             lane: lane::Writer::new(config.id, rows.clone())?,
+            staging: Mutex::default(),
             registry_seen: AtomicU64::new(journal.with(|state| state.registry)),
             rows,
             roots,

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio_postgres::error::SqlState;
 
-use crate::error::StoreError;
+use crate::error::{Error, StoreError};
 
 /// How a statement failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +48,11 @@ const UNSUPPORTED: StoreError = StoreError::Io(io::ErrorKind::Unsupported);
 
 pub(super) fn failure(error: &tokio_postgres::Error) -> Failure {
     let Some(state) = error.code() else {
-        // Without an answer of the database: the network, TLS, or a connection string that cannot be.
-        return Failure::Lost;
+        // Without an answer of the database: the network or TLS, or a server that takes no writes while one that does was
+        // asked for.
+        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+        let refused = cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
+        return if refused { Failure::Said(StoreError::ReadOnly) } else { Failure::Lost };
     };
     if [
         SqlState::T_R_SERIALIZATION_FAILURE,
@@ -79,4 +82,15 @@ pub(super) fn failure(error: &tokio_postgres::Error) -> Failure {
             _ => StoreError::Io(io::ErrorKind::Other),
         },
     })
+}
+
+/// What a staged change's failure means: somebody else was first, or what the database says.
+pub(crate) fn staged_failure(error: &tokio_postgres::Error) -> Error {
+    if error.code() == Some(&SqlState::DIVISION_BY_ZERO) {
+        return Error::Busy;
+    }
+    match failure(error) {
+        Failure::Repeat => Error::Busy,
+        why => why.into_store().into(),
+    }
 }

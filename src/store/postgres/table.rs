@@ -18,7 +18,7 @@ const FORMAT_KEY: [u8; MAX_KEY + 2] = [0xFF; MAX_KEY + 2];
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     schema: String,
-    table: String,
+    own: String,
     /// Whether settings of PostgreSQL's planner exist.
     pub(super) is_postgres: bool,
     pub(super) read: String,
@@ -61,14 +61,14 @@ impl Table {
                  SELECT count(*), set_config('statement_timeout', '0', true) FROM wrong"
             ),
             schema: schema.to_owned(),
-            table: table.to_owned(),
+            own: table.to_owned(),
             is_postgres: false,
         })
     }
 
     /// With its schema, as SQL writes it.
     pub(super) fn name(&self) -> String {
-        format!("\"{}\".\"{}\"", self.schema, self.table)
+        format!("\"{}\".\"{}\"", self.schema, self.own)
     }
 
     /// Opens a transaction as the store needs it.
@@ -108,7 +108,7 @@ impl Table {
             .query_opt(
                 "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                  WHERE n.nspname = $1 AND c.relname = $2",
-                &[&self.schema, &self.table],
+                &[&self.schema, &self.own],
             )
             .await;
         Ok(found.map_err(|error| failure(&error).into_store())?.is_some())
@@ -160,7 +160,7 @@ impl Table {
                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
                  WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-                &[&self.schema, &self.table],
+                &[&self.schema, &self.own],
             )
             .await
             .map_err(|error| failure(&error).into_store())?;
