@@ -15,9 +15,9 @@ if ! have_postgres; then
     have_postgres || { echo 'PostgreSQL is missing: install its server, or name the folder of its programs in POSTGRES_BIN'; exit 1; }
 fi
 
-# Every test target whose name begins so needs the feature and a server.
+# Every test target whose name begins so needs a server.
 targets=()
 for file in tests/postgres*.rs; do
     targets+=(--test "$(basename "$file" .rs)")
 done
-cargo test --features postgres "${targets[@]}"
+cargo test --features postgres,sqlx-0_9 "${targets[@]}"

@@ -116,6 +116,8 @@ reasons! {
         Purpose = "the token is for another purpose",
         /// It does not reach this subject.
         Subject = "the token does not reach this subject",
+        /// It does not reach this field.
+        Field = "the token does not reach this field",
         /// It would live longer than the vault's policy allows.
         Lifetime = "the token would live longer than the policy allows",
         /// A narrowing that would widen.

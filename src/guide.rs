@@ -173,6 +173,30 @@ pub mod forgetting {}
 /// the epoch row and the fence row (`f`) are single rows that everything reads.
 pub mod postgres {}
 
+/// # Sealed values in columns of your own
+///
+/// A [`Sealed`](crate::Sealed) is bytes: a column of type `bytea`, `NOT NULL` or not. Only sealed values have
+/// implementations for drivers; plaintext has none, so that it cannot be bound by mistake.
+///
+/// - **tokio-postgres, postgres** (feature `postgres-types`): bind `&sealed`, read `row.get::<_, SealedOrder>("address")`;
+///   `Option<Sealed<_>>` for a column that may be null, `Vec<Sealed<_>>` for `unnest($1::bytea[])`, which inserts any
+///   number of rows in one statement.
+/// - **sqlx 0.9** (feature `sqlx-0_9`, which needs Rust 1.94 as `sqlx` does, where the crate itself needs 1.90): the same
+///   with `bind`, `query_as` and `FromRow`. In `query!` and `query_as!` a column says its type in its name, and a parameter
+///   is bound as what it is: `SELECT address AS "address: SealedOrder" FROM orders WHERE id = $1`, and
+///   `query!("UPDATE orders SET address = $1", &sealed as &SealedOrder)`.
+/// - **diesel, SeaORM, others**: `as_bytes()` to write, `Sealed::from_bytes` to read, in a column of bytes.
+///
+/// What is read is checked for its form: bytes that are no sealed value are an error of the driver's, without the bytes.
+/// That a value belongs to the row it stands in shows when it is opened: the caller states subject and record id, and a
+/// value from another row does not open.
+///
+/// **Looking somebody up** by e-mail: put [`Vault::index`](crate::Vault::index) of the address into a column
+/// `bytea UNIQUE`, and ask for it with the same call. It is equal for equal addresses, and tells nothing else to whoever has
+/// not the vault's key. Clear it when you forget the person: the vault cannot. An index value that stays behind still tells
+/// a process that has the vault open whether an address that it guesses was once there, until the index key is changed.
+pub mod columns {}
+
 /// # What has leaked before, and what stands against it here
 ///
 /// | what happened | what stands against it |

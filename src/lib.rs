@@ -90,6 +90,8 @@
 //! | --- | --- | --- |
 //! | `redb` | yes | [`store::RedbStore`]: one file, crash-safe, one process |
 //! | `postgres` | no | `store::PostgresStore`: a table in a PostgreSQL database, any number of processes |
+//! | `postgres-types` | no | [`Sealed`] as a `bytea` column for `tokio-postgres` and `postgres` |
+//! | `sqlx-0_9` | no | [`Sealed`] as a `BYTEA` column for `sqlx` 0.9; needs Rust 1.94, as `sqlx` does |
 //! | `testing` | no | `testing`: a vault in memory, a clock by hand, faults, the store contract |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -133,6 +135,7 @@ mod retention;
 mod shred;
 // Where it lives.
 pub mod clock;
+mod index;
 pub mod log;
 pub mod note;
 mod records;
@@ -156,6 +159,7 @@ pub use crypto::aead::Suite;
 pub use error::{Absent, Error, Result};
 pub use forget::{Forget, ForgetReceipt};
 pub use grant::Grant;
+pub use index::Indexable;
 pub use purpose::{Basis, LegalHold, OpensFor, Purpose, PurposeId, PurposeInfo, SubjectAccess};
 pub use record::{Field, NoId, Record, RecordId, RecordIdBytes, Sealable};
 pub use records::RecordKey;

@@ -309,6 +309,7 @@ impl<T: Completed> Staged<T> {
     /// [`Error::Busy`] where somebody else was first: roll back, stage the change again and try again. What the database
     /// says otherwise. Either way the transaction is over.
     pub async fn run(&self, transaction: &impl tokio_postgres::GenericClient) -> Result<()> {
+        use tokio_postgres::error::SqlState;
         use tokio_postgres::types::{ToSql, Type};
         for Statement { sql, parameters } in &self.statements {
             let parameters = parameters.iter().map(|bytes| {
@@ -316,10 +317,32 @@ impl<T: Completed> Staged<T> {
                 (bytes, Type::BYTEA)
             });
             let parameters: Vec<_> = parameters.collect();
-            transaction
-                .query_typed(sql, &parameters)
-                .await
-                .map_err(|error| crate::store::staged_failure(&error))?;
+            let run = transaction.query_typed(sql, &parameters).await;
+            run.map_err(|error| crate::store::staged_failure(error.code().map(SqlState::code)))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(all(feature = "postgres", feature = "sqlx-0_9"))]
+impl<T: Completed> Staged<T> {
+    /// Runs the statements in a transaction of `sqlx` 0.9: `staged.run_sqlx(&mut transaction)`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] where somebody else was first: roll back, stage the change again and try again. What the database
+    /// says otherwise. Either way the transaction is over.
+    pub async fn run_sqlx(&self, connection: &mut sqlx_0_9::PgConnection) -> Result<()> {
+        for Statement { sql, parameters } in &self.statements {
+            // The text is made by the store, of a table's name that was checked and of numbered parameters.
+            let mut query = sqlx_0_9::query(sqlx_0_9::AssertSqlSafe(sql.as_str()));
+            for bytes in parameters {
+                query = query.bind(bytes.as_slice());
+            }
+            query.execute(&mut *connection).await.map_err(|error| {
+                let code = error.as_database_error().and_then(|said| said.code());
+                crate::store::staged_failure(code.as_deref())
+            })?;
         }
         Ok(())
     }

@@ -248,7 +248,7 @@ impl Vault {
     pub async fn unlock<P: Purpose>(&self, token: &Token, id: &SubjectId) -> Result<Grant<P>> {
         let inner = &self.0;
         inner.keep_time().await?;
-        let verified = match inner.admit::<P>(token) {
+        let verified = match inner.admit_for::<P>(token) {
             Ok(verified) => Arc::new(verified),
             Err(why) => return Err(inner.refused(Action::Unlock, None, P::NUMBER, why).await),
         };
@@ -274,7 +274,7 @@ impl Vault {
             return Err(Misuse::TooLarge.into());
         }
         inner.keep_time().await?;
-        let verified = match inner.admit::<P>(token) {
+        let verified = match inner.admit_for::<P>(token) {
             Ok(verified) => Arc::new(verified),
             Err(why) => return Err(inner.refused(Action::UnlockMany, None, P::NUMBER, why).await),
         };
@@ -450,11 +450,10 @@ impl Inner {
         }
     }
 
-    /// What can be said of a token without a subject.
-    fn admit<P: Purpose>(&self, token: &Token) -> Result<Verified> {
-        self.known::<P>()?;
+    /// What can be said of a token without a subject: that it is ours, for one of these purposes, and lives.
+    pub(crate) fn admit(&self, token: &Token, purposes: &[u16]) -> Result<Verified> {
         let verified = token::verify(&self.tokens, &self.id, token)?;
-        if verified.purpose != P::NUMBER {
+        if !purposes.contains(&verified.purpose) {
             return Err(Denied::Purpose.into());
         }
         verified.check_time(self.token_time(self.clock.wall()))?;
@@ -463,6 +462,18 @@ impl Inner {
             return Err(Denied::Lifetime.into());
         }
         Ok(verified)
+    }
+
+    /// The same for unlocking by purpose `P`.
+    fn admit_for<P: Purpose>(&self, token: &Token) -> Result<Verified> {
+        self.known::<P>()?;
+        self.admit(token, &[P::NUMBER])
+    }
+
+    /// Whether the token, or an actor that it names, was revoked.
+    pub(crate) fn revoked(&self, token: &Verified) -> bool {
+        let actors: Vec<(u8, &str)> = token.actors.iter().map(|a| (a.kind().number(), a.name())).collect();
+        self.journal.with(|s| s.revoked(&token.id, &actors, token.purpose, issued_ms(&token.id)))
     }
 
     async fn unlock_one<P: Purpose>(
@@ -500,8 +511,7 @@ impl Inner {
         let tag = self.tag(id);
         let subject = self.read_subject(&tag, &[token_name(&verified.id)]).await?;
         self.refuse_if_frozen()?;
-        let actors: Vec<(u8, &str)> = verified.actors.iter().map(|a| (a.kind().number(), a.name())).collect();
-        if self.journal.with(|s| s.revoked(&verified.id, &actors, P::NUMBER, issued_ms(&verified.id))) {
+        if self.revoked(verified) {
             return Err(Denied::Revoked.into());
         }
         let meta = subject.meta.as_ref().ok_or(Error::NotEnrolled)?;
@@ -652,7 +662,7 @@ impl Inner {
         self.journal.with(|state| state.fences.get(tag).map_or(0, |fence| fence.era))
     }
 
-    fn unlock_entry(
+    pub(crate) fn unlock_entry(
         &self,
         action: Action,
         outcome: Outcome,
@@ -673,7 +683,13 @@ impl Inner {
 
     /// Writes a refusal down. It names no subject: an entry about somebody who is unknown or erased must link to nobody.
     /// Where even that cannot be written, the refusal stands all the same.
-    async fn refused(&self, action: Action, token: Option<&Verified>, purpose: u16, why: Error) -> Error {
+    pub(crate) async fn refused(
+        &self,
+        action: Action,
+        token: Option<&Verified>,
+        purpose: u16,
+        why: Error,
+    ) -> Error {
         let outcome = Outcome::Refused(Refusal::from(&why));
         let entry = match token {
             Some(token) => self.unlock_entry(action, outcome, token, purpose),
