@@ -340,7 +340,7 @@ impl<T: Completed> Staged<T> {
                 query = query.bind(bytes.as_slice());
             }
             query.execute(&mut *connection).await.map_err(|error| {
-                let code = error.as_database_error().and_then(|said| said.code());
+                let code = error.as_database_error().and_then(sqlx_0_9::error::DatabaseError::code);
                 crate::store::staged_failure(code.as_deref())
             })?;
         }
