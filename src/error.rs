@@ -290,6 +290,10 @@ pub enum StoreError {
     /// A standby answered, or a database that was made read-only. Connect to the primary.
     #[error("read-only: connect to the primary")]
     ReadOnly,
+    /// A copy of the database that may take its place lacks what was committed: a root key that it would need is not
+    /// destroyed. Let it catch up, or drop its replication slot.
+    #[error("a standby is behind: let it catch up, or drop its slot")]
+    Behind,
     /// The database could not be reached, or the connection was lost.
     #[error("it cannot be reached")]
     Unreachable,

@@ -163,7 +163,10 @@ pub mod forgetting {}
 /// must name them, `ANY k (…)` with more than half of all servers that may vote for a promotion (`ANY 1 (s1, s2)` for a
 /// primary and two standbys), and only a standby that has the newest position may be promoted: then what `forget` has
 /// acknowledged is on whatever is promoted, and an old primary that does not know it was replaced commits nothing, so that
-/// no process keeps a lease by it.
+/// no process keeps a lease by it. Give each standby a replication slot, and the vault's role `pg_monitor`: `settle` destroys a
+/// root only when every standby that is known, present or not, has what was committed
+/// ([`StoreError::Behind`](crate::error::StoreError::Behind)). [`Vault::doctor`](crate::Vault::doctor) says what is missing.
+/// `tests/postgres_failover.rs` is the rehearsal.
 ///
 /// **Distributed databases** that speak the protocol have not been tested. The store asks of them: SERIALIZABLE isolation
 /// across nodes; `40001` where a transaction must be made again (the store does so, 12 times, then the vault reads again);

@@ -180,6 +180,10 @@ impl Vault {
                 // Older roots first: one that stays keeps everything behind it readable.
                 break;
             }
+            if receipt.roots == 0 {
+                // A standby that still names it would open for nobody once it is promoted.
+                inner.rows.copies_are_current().await?;
+            }
             inner.roots.destroy(retired.id).await?;
             match inner.roots.unwrap(retired.id, &retired.wrapped).await {
                 Err(KeeperError::NoSuchRoot) => {}

@@ -11,9 +11,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::memory::{PAGE_BYTES, within_bounds};
-use super::{Batch, CommitError, Expect, Key, MAX_KEY, Page, Range, Statement, Store, Versioned, version_of};
+use super::{
+    Batch, CommitError, Concern, Expect, Key, MAX_KEY, Page, Range, Statement, Store, Versioned, version_of,
+};
 use crate::error::StoreError;
 
+mod copies;
 mod options;
 mod outcome;
 mod staged;
@@ -305,6 +308,14 @@ impl Store for PostgresStore {
 
     fn shared(&self) -> bool {
         true
+    }
+
+    async fn copies_are_current(&self) -> Result<(), StoreError> {
+        self.wait_for_copies().await
+    }
+
+    async fn doctor(&self) -> Result<Vec<Concern>, StoreError> {
+        self.concerns().await
     }
 
     fn statements(&self, batch: &Batch) -> Option<Vec<Statement>> {
