@@ -9,14 +9,13 @@ use crate::clock::Day;
 use crate::crypto::{self, Prf};
 use crate::error::{Error, Malformed, Misuse, Result, RolledBack, StoreError, Unsupported};
 use crate::keeper::{RootId, VaultId};
-use crate::key::Tag;
+use crate::key::{Tag, label};
 use crate::store::{Batch, Committed, Expect, Key, Range, Rows, Versioned};
 use crate::wire::{Put as _, Reader};
 use crate::witness::{Line, MAX_LINE, Memory};
 
 const VERSION: u8 = 1;
 const CHAIN: &[u8] = b"customer-vault/v1/journal";
-const PROOF: &[u8] = b"customer-vault/v1/row-proof";
 
 /// Something that takes away, or gives back what was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -545,7 +544,7 @@ impl Journal {
 
     fn proof(&self, name: &[u8], content: &[u8]) -> [u8; 32] {
         let length = crate::wire::length(name).to_be_bytes();
-        *self.key.mac(&[PROOF, self.vault.bytes(), &length, name, content])
+        *self.key.mac(&[label::ROW_PROOF, self.vault.bytes(), &length, name, content])
     }
 
     fn replay_into_memory(&self, lines: &[Line]) -> Result<Head> {

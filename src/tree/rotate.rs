@@ -305,7 +305,11 @@ impl Tree {
                 continue;
             };
             let way_row = self.rows.get(&way_name(&id)).await?;
-            let Some(way) = Way::of(journal, &way_name(&id), way_row.as_ref())? else { continue };
+            let Some(way) = Way::of(journal, &way_name(&id), way_row.as_ref())? else {
+                // Unless somebody has completed it since: then its phase is another.
+                self.void(journal, &id, &row).await?;
+                continue;
+            };
             if way.step(done).is_none() {
                 complete.push(Complete { id, row, made, way });
             }

@@ -11,9 +11,11 @@ const MIXED: Error = Error::RolledBack(RolledBack::Mixed);
 
 type Writes = Vec<(Key, Option<Vec<u8>>)>;
 
-/// Whether a batch says of its removals that they are all made, or of a node that it is rotated.
+/// Whether a batch says of its removals that they are all made, of a node that it is rotated, or of the root that it is
+/// left.
 fn rotates(batch: &Batch) -> bool {
-    batch.writes.iter().any(|(name, value)| name[0] == b'p' && value.as_ref().is_some_and(|row| row[1] == 2))
+    let says = |row: &Vec<u8>| matches!(row[1], 2 | 3);
+    batch.writes.iter().any(|(name, value)| name[0] == b'p' && value.as_ref().is_some_and(says))
 }
 
 /// Rows as they lie there now, for putting them back.
@@ -23,7 +25,11 @@ fn as_they_are(rows: Vec<(Key, Versioned)>) -> Writes {
 
 /// Forgets Alice and shreds. Right before the commit number `at` of those that say what is done, somebody writes to the
 /// store. What the shred says, and the reference of the certificate that is to come.
-fn attacked(shop: &Shop, at: usize, write: impl Fn(&Shop) -> Writes + Send + 'static) -> (Result<()>, [u8; 16]) {
+fn attacked(
+    shop: &Shop,
+    at: usize,
+    write: impl Fn(&Shop) -> Writes + Send + Sync + 'static,
+) -> (Result<()>, [u8; 16]) {
     let receipt = shop.forget(by().without_grace());
     let store = FaultStore::new(shop.store.clone());
     let vault = shop.process(store.clone()).unwrap();
