@@ -92,9 +92,8 @@ impl Tree {
         let parent = secret.parent(self.suite);
 
         let mut batch = Batch::new()?;
-        let generations = match self.wrap_children(&before, &parent, next, &mut batch)? {
-            Some(generations) => generations,
-            None => return Ok(Turn::Again),
+        let Some(generations) = self.wrap_children(&before, &parent, next, &mut batch)? else {
+            return Ok(Turn::Again);
         };
         for Complete { id, row, made, way } in &complete {
             let put_back = |(child, generation): (&Key, &u64)| {

@@ -238,11 +238,14 @@ impl Tree {
                 self.rotate_way(journal, &id).await?;
             }
         }
+        if !open {
+            return Ok(());
+        }
         let mut attempts = 0_usize;
-        while open {
+        loop {
             let complete = self.complete(journal).await?;
             if complete.is_empty() {
-                break;
+                return Ok(());
             }
             let done = self.replace_root(journal, now_ms(), complete, BTreeMap::new()).await?;
             attempts = if done == Turn::Done { 0 } else { attempts.saturating_add(1) };
@@ -250,7 +253,6 @@ impl Tree {
                 return Err(Error::Busy);
             }
         }
-        Ok(())
     }
 
     /// Rotates what is left of a batch's way. One that is still removing is taken over: what it removed stands, the rest
@@ -265,9 +267,10 @@ impl Tree {
             let wanted = if known.is_some() { names.get(..1).unwrap_or(&names) } else { &names };
             let mut rows = self.rows.read(wanted).await?.into_iter();
             let Some(row) = rows.next().flatten() else { return Ok(()) };
-            let phase = match Phase::of(journal, name, Some(&row))? {
-                Some(phase @ (Phase::Removing { .. } | Phase::Rotating { .. })) => phase,
-                _ => return Ok(()),
+            let Some(phase @ (Phase::Removing { .. } | Phase::Rotating { .. })) =
+                Phase::of(journal, name, Some(&row))?
+            else {
+                return Ok(());
             };
             if known.is_none() {
                 known = Way::of(journal, &way_name(id), rows.next().flatten().as_ref())?;
