@@ -1056,6 +1056,46 @@ def check_journal(v):
     same("kinds", sorted(e[0] for e in events), list(range(19)))
 
 
+def proven(journal_key, vault, name, row):
+    named = b"customer-vault/v1/row-proof" + vault + u32(len(name)) + name
+    if len(row) < 32 or prf(journal_key, named + row[:-32]) != row[-32:]:
+        raise Refused("altered")
+    return Reader(row[:-32])
+
+
+def phase(r):
+    version, kind = r.u8(), r.u8()
+    same("batch", (version, kind in (1, 2, 3, 4)), (1, True))
+    said = [kind]
+    if kind != 4:
+        said.append(r.u32())
+    if kind == 2:
+        said.append(r.u32())
+    if kind == 3:
+        said += [r.u64(), r.i64()]
+    r.end()
+    return said
+
+
+def check_batch(v):
+    key, vault = bytes.fromhex(v["journal_key"]), bytes.fromhex(v["vault"])
+    name = bytes.fromhex(v["way"]["name"])
+    r = proven(key, vault, name, bytes.fromhex(v["way"]["row"]))
+    same("way", (r.u8(), r.u32()), (1, v["way"]["targets"]))
+    nodes = []
+    while r.more():
+        nodes.append(r.bytes())
+        r.u64()
+    targets, above = nodes[: v["way"]["targets"]], nodes[v["way"]["targets"] :]
+    between = {b"n" + bytes([n]) + t[2 : 2 + n] for t in targets for n in range(1, t[1])}
+    same("above", above, sorted(between, key=lambda node: (-node[1], node)))
+    name = bytes.fromhex(v["name"])
+    same("names", name[1:], bytes.fromhex(v["way"]["name"])[1:])
+    phases = [phase(proven(key, vault, name, bytes.fromhex(row))) for row in v["phases"]]
+    same("phases", [said[0] for said in phases], [1, 2, 3, 4])
+    same("left", phases[2][1:3], [v["left"]["removals"], v["left"]["epoch"]])
+
+
 def check_log_lane(v):
     vault, lane = bytes.fromhex(v["vault"]), bytes.fromhex(v["lane"])
     head, rows = lane_start(vault, lane), [bytes.fromhex(row) for row in v["rows"]]
@@ -1328,25 +1368,21 @@ def check_vault(v):
     same("checkpoint", H(note), note_hash)
 
     # Batches, roots that were left, due rows, tokens
-    def proven(n):
-        row = s.take(n)
-        named = b"customer-vault/v1/row-proof" + s.vault + len(n).to_bytes(4, "big") + n
-        same("proof", prf(journal_key, named + row[:-32]), row[-32:])
-        return row[:-32]
+    def ours(n):
+        return proven(journal_key, s.vault, n, s.take(n))
 
     batches = {}
     for n in s.below(b"p"):
-        r = Reader(proven(n))
-        same("batch", (r.u8(), r.u8()), (1, 3))
-        batches[n[1:]] = r.u32(), r.u64()
-        r.i64(), r.end()
+        kind, made, left, _ = phase(ours(n))
+        same("batch", kind, 3)
+        batches[n[1:]] = made, left
     same("ways", s.below(b"x"), [])
     for n in s.below(b"q"):
-        r = Reader(proven(n))
+        r = ours(n)
         same("retired", (r.u8(), r.u64()), (1, int.from_bytes(n[1:], "big")))
         r.take(16), r.i64(), r.bytes(), r.end()
         assert int.from_bytes(n[1:], "big") < s.epoch
-    settled = int.from_bytes(proven(b"S"), "big")
+    settled = ours(b"S").u64()
     same("settled", settled, 1)
     for n in s.below(b"w"):
         s.take(n)
@@ -1400,6 +1436,7 @@ KINDS_OF_VECTORS = {
     "row": check_row,
     "token": check_token,
     "journal": check_journal,
+    "batch": check_batch,
     "log-lane": check_log_lane,
     "checkpoint": check_checkpoint_file,
     "note": check_note,
