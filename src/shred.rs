@@ -216,7 +216,8 @@ impl Vault {
     /// # Errors
     ///
     /// [`Halted::Clock`] where the clock stands further beyond the mark of time than the settings allow: then nothing is
-    /// destroyed, and an operator has to [`confirm_time`](Self::confirm_time).
+    /// destroyed, and an operator has to [`confirm_time`](Self::confirm_time). [`RolledBack::Mixed`] where rows were altered
+    /// or put back while it ran: the next call does it again.
     pub async fn expire(&self, actor: &Actor, ground: &Ground) -> Result<ExpireReceipt> {
         let inner = &self.0;
         let _one_at_a_time = inner.maintenance.lock().await;

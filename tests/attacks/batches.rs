@@ -291,6 +291,29 @@ fn abuse_33_an_expiry_whose_batch_was_altered_is_made_again() {
 }
 
 #[test]
+fn abuse_33_days_that_are_put_back_are_destroyed_again() {
+    let shop = Shop::open();
+    shop.clock.advance_days(3);
+    let store = FaultStore::new(shop.store.clone());
+    let vault = shop.process(store.clone()).unwrap();
+    let old = as_they_are([shop.rows(b"m"), shop.rows(b"d")].concat());
+    let (raw, old) = (shop.view(), Mutex::new(old));
+    store.before_each(move |call| {
+        if matches!(call, Call::Commit(batch) if rotates(batch)) {
+            raw.write(std::mem::take(&mut *old.lock().unwrap()));
+        }
+        Box::pin(async {})
+    });
+    let days = shop.rows(b"d").len();
+    assert_eq!(block_on(vault.expire(&shop.me, &shop.why)).map(drop), Err(MIXED));
+    assert_eq!(shop.rows(b"d").len(), days);
+    assert!(block_on(vault.expiry_notes()).unwrap().is_empty());
+    let done = block_on(vault.expire(&shop.me, &shop.why)).unwrap();
+    assert_eq!((done.days.len(), shop.rows(b"d").len()), (3, days - 3));
+    assert!(done.epoch_left.is_some());
+}
+
+#[test]
 fn abuse_35_a_due_row_that_is_taken_away_is_not_missed_where_its_bucket_is_shredded() {
     let shop = Shop::open();
     let digit = |name: &[u8]| name[1];
