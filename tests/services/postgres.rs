@@ -46,8 +46,16 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// An empty directory that the server may write to.
+/// An empty directory that the server may write to. Those of tests that have ended are removed: a server that all tests of
+/// a process share is not dropped.
 pub fn directory(name: &str) -> PathBuf {
+    for old in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let file = old.file_name();
+        let process = file.to_str().and_then(|name| name.strip_prefix("customer-vault-")?.split('-').next());
+        if process.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()) {
+            drop(fs::remove_dir_all(old.path()));
+        }
+    }
     let dir = std::env::temp_dir().join(format!("customer-vault-{}-{name}", std::process::id()));
     drop(fs::remove_dir_all(&dir));
     fs::create_dir_all(&dir).unwrap();
