@@ -339,11 +339,11 @@ fn consumed<'a>(before: &'a [u8], reader: &Reader<'_>) -> &'a [u8] {
 fn with_copy<T>(bytes: &[u8], work: impl FnOnce(&mut [u8]) -> Result<T>) -> Result<T> {
     let (mut few, mut some, mut many);
     let room: &mut [u8] = match bytes.len() {
-        ..=256 => {
+        0..=256 => {
             few = [0; 256];
             &mut few
         }
-        ..=1024 => {
+        257..=1024 => {
             some = [0; 1024];
             &mut some
         }

@@ -47,8 +47,8 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Authenticated data in memory that the caller lends, so that nothing is moved or allocated for a seal or open: a context,
-/// which is self-delimiting, and what follows it, which has one form.
+/// Authenticated data: a context, which is self-delimiting, and what follows it, which has one form. It lies in memory
+/// that the caller lends, so that nothing of it is moved or allocated.
 pub(crate) struct Aad<'a> {
     room: &'a mut [u8],
     context: usize,

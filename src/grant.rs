@@ -179,7 +179,18 @@ impl<P: Purpose> Grant<P> {
 
     /// Whether it may still be used, now.
     pub(crate) fn check(&self) -> Result<Now> {
-        self.core.check()
+        let now = self.core.fresh.vault.now();
+        self.core.check(now)?;
+        Ok(now)
+    }
+
+    /// The same by the wall clock alone, where [`check`](Self::check) comes after what is opened: whether it was set back
+    /// shows then, before anything is given out. Says which day it is.
+    pub(crate) fn check_before(&self) -> Result<Day> {
+        let fresh = &self.core.fresh;
+        let now = Now { wall: fresh.vault.clock.wall(), monotonic: fresh.since.monotonic };
+        self.core.check(now)?;
+        Ok(now.day())
     }
 
     /// Opens a cell by `open`, which gets the serial of its enrolment, the purpose of a lockbox, and the cipher; or says
@@ -187,16 +198,15 @@ impl<P: Purpose> Grant<P> {
     pub(crate) fn open<T>(
         &self,
         cell: &Cell<'_>,
-        now: Now,
+        today: Day,
         open: impl FnMut(&[u8; 16], u16, &Cipher) -> Result<T>,
     ) -> Result<Result<T, Absent>> {
-        self.core.open(cell, now, open)
+        self.core.open(cell, today, open)
     }
 }
 
 impl Core {
-    fn check(&self) -> Result<Now> {
-        let now = self.fresh.vault.now();
+    fn check(&self, now: Now) -> Result<()> {
         self.token.check_time(self.fresh.vault.token_time(now.wall))?;
         // A wall clock that was set back gives no more time (ABUSE 16).
         if now.monotonic >= self.ends {
@@ -222,19 +232,18 @@ impl Core {
                 _ if fence.era != self.fresh.era => Err(Error::Stale),
                 _ => Ok(()),
             }
-        })?;
-        Ok(now)
+        })
     }
 
     fn open<T>(
         &self,
         cell: &Cell<'_>,
-        now: Now,
+        today: Day,
         mut open: impl FnMut(&[u8; 16], u16, &Cipher) -> Result<T>,
     ) -> Result<Result<T, Absent>> {
         let mut lockbox = |purpose, day| {
             let open = |serial: &[u8; 16], cipher: &Cipher| open(serial, purpose, cipher);
-            match self.shelf((cell.suite, cell.generation, purpose, day), now, open) {
+            match self.shelf((cell.suite, cell.generation, purpose, day), today, open) {
                 // Sealed under a key that a withdrawal has destroyed.
                 Err(Error::DoesNotOpen) if self.remade.contains(&(cell.generation, purpose)) => {
                     Ok(Err(Absent::Withdrawn))
@@ -261,13 +270,13 @@ impl Core {
     fn shelf<T>(
         &self,
         name: ShelfName,
-        now: Now,
+        today: Day,
         open: impl FnOnce(&[u8; 16], &Cipher) -> Result<T>,
     ) -> Result<Result<T, Absent>> {
         let (suite, generation, purpose, day) = name;
         let Some(serial) = self.serials.get(&generation) else { return Ok(Err(Absent::Withdrawn)) };
-        let over = day < now.day() || self.fresh.vault.journal.over(day);
-        if self.until.get(&(generation, purpose)).is_some_and(|until| *until < now.day()) {
+        let over = day < today || self.fresh.vault.journal.over(day);
+        if self.until.get(&(generation, purpose)).is_some_and(|until| *until < today) {
             return Ok(Err(Absent::Withdrawn));
         }
         if let Some(shelf) = self.held.get(&(generation, purpose, day)) {
@@ -275,7 +284,7 @@ impl Core {
         }
         let tag = &self.fresh.tag;
         let withdrawn = |state: &crate::journal::State| {
-            state.fences.get(tag).is_some_and(|fence| !fence.permits(purpose, now.day()))
+            state.fences.get(tag).is_some_and(|fence| !fence.permits(purpose, today))
         };
         if self.built_in == Some(BuiltIn::SubjectAccess) && self.fresh.vault.journal.with(withdrawn) {
             return Ok(Err(Absent::Withdrawn));
