@@ -4,7 +4,7 @@
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::clock::Day;
-use crate::context::Context;
+use crate::context::{self, Aad, Context};
 use crate::crypto::aead::{self, Cipher, Suite, TAG};
 use crate::crypto::{self, Prf};
 use crate::error::{Error, Malformed, Misuse, Result};
@@ -28,7 +28,7 @@ const LOCKBOX: usize = 32 + TAG;
 /// Generation, number of fields, suite, number of lockboxes; then what follows the header.
 const MAX_HEADER: usize = 1 + 2 + 1 + 3 * MAX_FIELDS + 1 + 4 * MAX_LOCKBOXES;
 /// The longest context and header, or context and what names a lockbox.
-const MAX_AAD: usize = 320 + MAX_HEADER;
+const MAX_AAD: usize = context::MAX + MAX_HEADER;
 
 /// A field's place in a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ fn field_code(last: &mut u16, slot: Slot) -> u32 {
 /// `write` writes exactly `plaintext` bytes: the values in the order of `slots`.
 pub(crate) fn seal(
     shelves: &Shelves,
-    context: &Context,
+    context: &Context<'_>,
     unique: Unique,
     slots: &[Slot],
     plaintext: usize,
@@ -104,6 +104,8 @@ pub(crate) fn seal(
     if !sound || plaintext > MAX_PLAINTEXT {
         return Err(Misuse::TooLarge.into());
     }
+    let mut room = [0; MAX_AAD];
+    let mut aad = Aad::new(&mut room, context)?;
     out.reserve_exact(sealed_len(slots, boxes, plaintext));
 
     put_header(shelves, slots, out);
@@ -131,8 +133,8 @@ pub(crate) fn seal(
         &[
             &unique.prefix,
             &unique.counter.to_be_bytes(),
-            &length(context.bytes()).to_be_bytes(),
-            context.bytes(),
+            &length(aad.context()).to_be_bytes(),
+            aad.context(),
             &length(header).to_be_bytes(),
             header,
             &length(values).to_be_bytes(),
@@ -141,7 +143,6 @@ pub(crate) fn seal(
     );
     let seal_id = shelves.second_hedge.tag(&[content.expose()]);
 
-    let mut aad = Aad::new(context);
     let sealed = lock(shelves, &mut aad, &content, &seal_id, locks).and_then(|()| {
         aad.after_context(&[header])?;
         aead::seal_once(shelves.suite, content.expose(), &[0; 16], aad.bytes(), secret)
@@ -176,7 +177,7 @@ fn put_header(shelves: &Shelves, slots: &[Slot], out: &mut Zeroizing<Vec<u8>>) {
 /// Writes seal id and lockboxes.
 fn lock(
     shelves: &Shelves,
-    aad: &mut Aad,
+    aad: &mut Aad<'_>,
     content: &ContentKey,
     seal_id: &[u8; SEAL_ID],
     out: &mut [u8],
@@ -278,12 +279,14 @@ impl<'a> Cell<'a> {
     }
 
     /// Whether the lockbox of a purpose opens under a shelf: then purpose and day are what was sealed.
-    pub(crate) fn is_locked_by(&self, context: &Context, purpose: u16, cipher: &Cipher) -> bool {
-        self.unlock(&mut Aad::new(context), purpose, cipher).is_ok()
+    pub(crate) fn is_locked_by(&self, context: &Context<'_>, purpose: u16, cipher: &Cipher) -> bool {
+        Aad::new(&mut [0; MAX_AAD], context)
+            .and_then(|mut aad| self.unlock(&mut aad, purpose, cipher))
+            .is_ok()
     }
 
     /// Opens one lockbox.
-    fn unlock(&self, aad: &mut Aad, purpose: u16, cipher: &Cipher) -> Result<ContentKey> {
+    fn unlock(&self, aad: &mut Aad<'_>, purpose: u16, cipher: &Cipher) -> Result<ContentKey> {
         let index = self.lockboxes().position(|(known, _)| known == purpose).ok_or(Error::DoesNotOpen)?;
         let named = self.boxes.chunks_exact(4).nth(index).ok_or(Error::DoesNotOpen)?;
         let space = self.locks.chunks_exact(LOCKBOX).nth(index).ok_or(Error::DoesNotOpen)?;
@@ -298,12 +301,13 @@ impl<'a> Cell<'a> {
     /// Decrypts with the cipher of one lockbox's shelf and gives the values' bytes to `read`; afterwards they are wiped.
     pub(crate) fn open<T>(
         &self,
-        context: &Context,
+        context: &Context<'_>,
         purpose: u16,
         cipher: &Cipher,
         read: impl FnOnce(&[u8]) -> Result<T>,
     ) -> Result<T> {
-        let mut aad = Aad::new(context);
+        let mut room = [0; MAX_AAD];
+        let mut aad = Aad::new(&mut room, context)?;
         let content = self.unlock(&mut aad, purpose, cipher)?;
         aad.after_context(&[self.header])?;
         let (body, tag) = self.body.split_last_chunk::<TAG>().ok_or(Error::DoesNotOpen)?;
@@ -330,62 +334,35 @@ fn consumed<'a>(before: &'a [u8], reader: &Reader<'_>) -> &'a [u8] {
     before.get(..before.len().saturating_sub(reader.rest().len())).unwrap_or_default()
 }
 
-/// Short bodies are decrypted on the stack, so that opening allocates nothing beyond the values.
-const ON_STACK: usize = 1024;
-
+/// Short bodies are decrypted on the stack, so that opening allocates nothing beyond the values; the shortest in less of
+/// it, since all of it is written with zeros first.
 fn with_copy<T>(bytes: &[u8], work: impl FnOnce(&mut [u8]) -> Result<T>) -> Result<T> {
-    let mut stack = [0_u8; ON_STACK];
-    match stack.get_mut(..bytes.len()) {
-        Some(buffer) => {
-            buffer.copy_from_slice(bytes);
-            let wiped = Wiped(buffer);
-            work(wiped.0)
+    let (mut few, mut some, mut many);
+    let room: &mut [u8] = match bytes.len() {
+        0..=256 => {
+            few = [0; 256];
+            &mut few
         }
-        None => work(&mut Zeroizing::new(bytes.to_vec())),
-    }
+        257..=1024 => {
+            some = [0; 1024];
+            &mut some
+        }
+        more => {
+            many = vec![0; more];
+            &mut many
+        }
+    };
+    let buffer = Wiped(room.get_mut(..bytes.len()).unwrap_or_default());
+    buffer.0.copy_from_slice(bytes);
+    work(buffer.0)
 }
 
-/// Wipes what was used of a buffer, in one go: `Zeroizing` would wipe an array whole, byte by byte.
+/// Wipes what was used of a buffer, in one piece: `Zeroizing` would wipe it byte by byte.
 struct Wiped<'a>(&'a mut [u8]);
 
 impl Drop for Wiped<'_> {
     fn drop(&mut self) {
         self.0.zeroize();
-    }
-}
-
-/// Authenticated data, joined on the stack: the context is self-delimiting, what follows it has one form.
-struct Aad {
-    bytes: [u8; MAX_AAD],
-    context: usize,
-    len: usize,
-}
-
-impl Aad {
-    #[inline]
-    fn new(context: &Context) -> Self {
-        let context = context.bytes();
-        let mut aad = Aad { bytes: [0; MAX_AAD], context: context.len(), len: 0 };
-        // There is room for every context; without it, nothing could be put behind it either.
-        if let Some(start) = aad.bytes.get_mut(..context.len()) {
-            start.copy_from_slice(context);
-        }
-        aad
-    }
-
-    /// The context, and these: what stood behind it before is gone.
-    fn after_context(&mut self, parts: &[&[u8]]) -> Result<()> {
-        self.len = self.context;
-        for part in parts {
-            let end = self.len.saturating_add(part.len());
-            self.bytes.get_mut(self.len..end).ok_or(Misuse::TooLarge)?.copy_from_slice(part);
-            self.len = end;
-        }
-        Ok(())
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 

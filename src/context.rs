@@ -4,9 +4,12 @@
 use crate::error::{Misuse, Result};
 use crate::keeper::VaultId;
 use crate::key::label;
+use crate::record::RecordIdBytes;
 
+/// The longest label of a record.
+const MAX_LABEL: usize = 64;
 /// The most bytes that a context takes: six parts with their prefixes of two bytes.
-const MAX: usize = 12 + label::CONTEXT.len() + 16 + 16 + 64 + 128 + 1;
+pub(crate) const MAX: usize = 12 + label::CONTEXT.len() + 16 + 16 + MAX_LABEL + RecordIdBytes::MAX + 1;
 
 /// Whether a cell belongs to a record or is a field in a column of its own: the same value in the two does not open in
 /// place of each other.
@@ -16,58 +19,99 @@ pub(crate) enum Shape {
     Field,
 }
 
-/// `CONTEXT ‖ vault id ‖ serial ‖ record label ‖ record id ‖ shape`, each part behind its length in two bytes, big
-/// endian: an injective encoding (SPEC, "Context"). On the stack, since one is made for every seal and open.
-#[derive(Clone)]
-pub(crate) struct Context {
-    bytes: [u8; MAX],
-    len: usize,
+/// The parts of a context. Their encoding is `CONTEXT ‖ vault id ‖ serial ‖ record label ‖ record id ‖ shape`, each part
+/// behind its length in two bytes, big endian: injective (SPEC, "Context").
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    vault: VaultId,
+    serial: [u8; 16],
+    record: &'a str,
+    record_id: &'a [u8],
+    shape: Shape,
 }
 
-impl Context {
+impl<'a> Context<'a> {
     /// `record_id` is empty for a record that has none; a real id has at least one byte.
     #[inline]
     pub(crate) fn new(
         vault: &VaultId,
         serial: &[u8; 16],
-        record: &str,
-        record_id: &[u8],
+        record: &'a str,
+        record_id: &'a [u8],
         shape: Shape,
     ) -> Result<Self> {
-        let mut context = Context { bytes: [0; MAX], len: 0 };
-        let shape = match shape {
+        if record.len() > MAX_LABEL || record_id.len() > RecordIdBytes::MAX {
+            return Err(Misuse::Identifier.into());
+        }
+        Ok(Context { vault: *vault, serial: *serial, record, record_id, shape })
+    }
+}
+
+/// Authenticated data: a context, which is self-delimiting, and what follows it, which has one form. It lies in memory
+/// that the caller lends, so that nothing of it is moved or allocated.
+pub(crate) struct Aad<'a> {
+    room: &'a mut [u8],
+    context: usize,
+    len: usize,
+}
+
+impl<'a> Aad<'a> {
+    #[inline]
+    pub(crate) fn new(room: &'a mut [u8], context: &Context<'_>) -> Result<Self> {
+        let mut aad = Aad { room, context: 0, len: 0 };
+        let shape = match context.shape {
             Shape::Record => 0,
             Shape::Field => 1,
         };
         // Parts of a known length are pushed with it in one piece: this is run for every seal and open.
-        let fits = context.part(label::CONTEXT)
-            && context.push(&[0, 16])
-            && context.push(vault.bytes())
-            && context.push(&[0, 16])
-            && context.push(serial)
-            && context.part(record.as_bytes())
-            && context.part(record_id)
-            && context.push(&[0, 1, shape]);
-        if fits { Ok(context) } else { Err(Misuse::Identifier.into()) }
+        aad.part(label::CONTEXT)?;
+        aad.push(&[0, 16])?;
+        aad.push(context.vault.bytes())?;
+        aad.push(&[0, 16])?;
+        aad.push(&context.serial)?;
+        aad.part(context.record.as_bytes())?;
+        aad.part(context.record_id)?;
+        aad.push(&[0, 1, shape])?;
+        aad.context = aad.len;
+        Ok(aad)
+    }
+
+    /// The context alone.
+    pub(crate) fn context(&self) -> &[u8] {
+        self.room.get(..self.context).unwrap_or_default()
+    }
+
+    /// The context, and these: what stood behind it before is gone.
+    #[inline]
+    pub(crate) fn after_context(&mut self, parts: &[&[u8]]) -> Result<()> {
+        self.len = self.context;
+        parts.iter().try_for_each(|part| self.push(part))
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+        self.room.get(..self.len).unwrap_or_default()
     }
 
     #[inline]
-    fn part(&mut self, part: &[u8]) -> bool {
-        u16::try_from(part.len()).is_ok_and(|length| self.push(&length.to_be_bytes()) && self.push(part))
+    fn part(&mut self, part: &[u8]) -> Result<()> {
+        let length = u16::try_from(part.len()).map_err(|_| Misuse::Identifier)?;
+        self.push(&length.to_be_bytes())?;
+        self.push(part)
     }
 
-    /// False where there is no room.
     #[inline]
-    fn push(&mut self, bytes: &[u8]) -> bool {
+    fn push(&mut self, bytes: &[u8]) -> Result<()> {
         let end = self.len.saturating_add(bytes.len());
-        let Some(room) = self.bytes.get_mut(self.len..end) else { return false };
-        room.copy_from_slice(bytes);
+        self.room.get_mut(self.len..end).ok_or(Misuse::TooLarge)?.copy_from_slice(bytes);
         self.len = end;
-        true
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Context<'_> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        Aad::new(&mut [0; MAX], self).unwrap().context().to_vec()
     }
 }
 
@@ -77,7 +121,7 @@ mod tests {
     use crate::keeper::VaultId;
 
     fn context(record: &str, id: &[u8], shape: Shape) -> Vec<u8> {
-        Context::new(&VaultId([1; 16]), &[2; 16], record, id, shape).unwrap().bytes().to_vec()
+        Context::new(&VaultId([1; 16]), &[2; 16], record, id, shape).unwrap().bytes()
     }
 
     #[test]

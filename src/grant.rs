@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::cell::Cell;
@@ -81,8 +81,43 @@ impl Fresh {
 /// A shelf that a legal hold has kept, by generation, purpose and day.
 pub(crate) type HeldShelves = HashMap<(u16, u16, Day), Secret<Shelf>>;
 
-/// Ciphers of shelves, by suite, generation, purpose and day.
-pub(crate) type Ciphers = BTreeMap<(u8, u16, u16, Day), Arc<Cipher>>;
+/// The shelf that a cipher is of: suite, generation, purpose and day.
+type ShelfName = (Suite, u16, u16, Day);
+
+/// Ciphers that a grant keeps ready. Most grants open one day's cells: its cipher is found without a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Ciphers {
+    first: OnceLock<(ShelfName, Arc<Cipher>)>,
+    more: RwLock<HashMap<ShelfName, Arc<Cipher>>>,
+}
+
+impl Ciphers {
+    fn with<T>(
+        &self,
+        name: ShelfName,
+        make: impl FnOnce() -> Result<Cipher>,
+        work: impl FnOnce(&Cipher) -> T,
+    ) -> Result<T> {
+        if let Some((known, cipher)) = self.first.get()
+            && *known == name
+        {
+            return Ok(work(cipher));
+        }
+        let known = self.more.read().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
+        if let Some(cipher) = known {
+            return Ok(work(&cipher));
+        }
+        let cipher = Arc::new(make()?);
+        if self.first.set((name, Arc::clone(&cipher))).is_err() {
+            let mut more = self.more.write().unwrap_or_else(PoisonError::into_inner);
+            if more.len() >= MAX_CIPHERS {
+                more.clear();
+            }
+            more.insert(name, Arc::clone(&cipher));
+        }
+        Ok(work(&cipher))
+    }
+}
 
 /// What a grant is made of.
 #[derive(Debug)]
@@ -103,7 +138,7 @@ pub(crate) struct Core {
     pub(crate) held: HeldShelves,
     /// Keys by generation and purpose that are not the first of their enrolment.
     pub(crate) remade: BTreeSet<(u16, u16)>,
-    pub(crate) ciphers: RwLock<Ciphers>,
+    pub(crate) ciphers: Ciphers,
 }
 
 /// Proof that a token for purpose `P` was verified for one subject, with that purpose's keys. It comes from
@@ -118,12 +153,6 @@ impl<P> fmt::Debug for Grant<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Grant").field("purpose", &self.core.purpose).finish_non_exhaustive()
     }
-}
-
-/// What a lockbox means to a grant.
-enum Admission {
-    Refused(Absent),
-    Open { serial: [u8; 16], cipher: Arc<Cipher> },
 }
 
 impl<P: Purpose> Grant<P> {
@@ -150,7 +179,18 @@ impl<P: Purpose> Grant<P> {
 
     /// Whether it may still be used, now.
     pub(crate) fn check(&self) -> Result<Now> {
-        self.core.check()
+        let now = self.core.fresh.vault.now();
+        self.core.check(now)?;
+        Ok(now)
+    }
+
+    /// The same by the wall clock alone, where [`check`](Self::check) comes after what is opened: whether it was set back
+    /// shows then, before anything is given out. Says which day it is.
+    pub(crate) fn check_before(&self) -> Result<Day> {
+        let fresh = &self.core.fresh;
+        let now = Now { wall: fresh.vault.clock.wall(), monotonic: fresh.since.monotonic };
+        self.core.check(now)?;
+        Ok(now.day())
     }
 
     /// Opens a cell by `open`, which gets the serial of its enrolment, the purpose of a lockbox, and the cipher; or says
@@ -158,16 +198,15 @@ impl<P: Purpose> Grant<P> {
     pub(crate) fn open<T>(
         &self,
         cell: &Cell<'_>,
-        now: Now,
+        today: Day,
         open: impl FnMut(&[u8; 16], u16, &Cipher) -> Result<T>,
     ) -> Result<Result<T, Absent>> {
-        self.core.open(cell, now, open)
+        self.core.open(cell, today, open)
     }
 }
 
 impl Core {
-    fn check(&self) -> Result<Now> {
-        let now = self.fresh.vault.now();
+    fn check(&self, now: Now) -> Result<()> {
         self.token.check_time(self.fresh.vault.token_time(now.wall))?;
         // A wall clock that was set back gives no more time (ABUSE 16).
         if now.monotonic >= self.ends {
@@ -193,26 +232,23 @@ impl Core {
                 _ if fence.era != self.fresh.era => Err(Error::Stale),
                 _ => Ok(()),
             }
-        })?;
-        Ok(now)
+        })
     }
 
     fn open<T>(
         &self,
         cell: &Cell<'_>,
-        now: Now,
+        today: Day,
         mut open: impl FnMut(&[u8; 16], u16, &Cipher) -> Result<T>,
     ) -> Result<Result<T, Absent>> {
         let mut lockbox = |purpose, day| {
-            match self.shelf(cell.suite, cell.generation, purpose, day, now)? {
-                Admission::Refused(why) => Ok(Err(why)),
-                Admission::Open { serial, cipher } => match open(&serial, purpose, &cipher) {
-                    // Sealed under a key that a withdrawal has destroyed.
-                    Err(Error::DoesNotOpen) if self.remade.contains(&(cell.generation, purpose)) => {
-                        Ok(Err(Absent::Withdrawn))
-                    }
-                    opened => opened.map(Ok),
-                },
+            let open = |serial: &[u8; 16], cipher: &Cipher| open(serial, purpose, cipher);
+            match self.shelf((cell.suite, cell.generation, purpose, day), today, open) {
+                // Sealed under a key that a withdrawal has destroyed.
+                Err(Error::DoesNotOpen) if self.remade.contains(&(cell.generation, purpose)) => {
+                    Ok(Err(Absent::Withdrawn))
+                }
+                opened => opened,
             }
         };
         if self.built_in.is_none() {
@@ -230,45 +266,43 @@ impl Core {
         Ok(Err(refused))
     }
 
-    fn shelf(&self, suite: Suite, generation: u16, purpose: u16, day: Day, now: Now) -> Result<Admission> {
-        let Some(serial) = self.serials.get(&generation) else {
-            return Ok(Admission::Refused(Absent::Withdrawn));
-        };
-        let over = day < now.day() || self.fresh.vault.journal.over(day);
-        if self.until.get(&(generation, purpose)).is_some_and(|until| *until < now.day()) {
-            return Ok(Admission::Refused(Absent::Withdrawn));
+    /// Opens by a shelf's cipher, or says why it stays closed.
+    fn shelf<T>(
+        &self,
+        name: ShelfName,
+        today: Day,
+        open: impl FnOnce(&[u8; 16], &Cipher) -> Result<T>,
+    ) -> Result<Result<T, Absent>> {
+        let (suite, generation, purpose, day) = name;
+        let Some(serial) = self.serials.get(&generation) else { return Ok(Err(Absent::Withdrawn)) };
+        let over = day < today || self.fresh.vault.journal.over(day);
+        if self.until.get(&(generation, purpose)).is_some_and(|until| *until < today) {
+            return Ok(Err(Absent::Withdrawn));
         }
         if let Some(shelf) = self.held.get(&(generation, purpose, day)) {
-            return Ok(Admission::Open { serial: *serial, cipher: Arc::new(shelf.wrap(suite)) });
+            return open(serial, &shelf.wrap(suite)).map(Ok);
         }
         let tag = &self.fresh.tag;
         let withdrawn = |state: &crate::journal::State| {
-            state.fences.get(tag).is_some_and(|fence| !fence.permits(purpose, now.day()))
+            state.fences.get(tag).is_some_and(|fence| !fence.permits(purpose, today))
         };
         if self.built_in == Some(BuiltIn::SubjectAccess) && self.fresh.vault.journal.with(withdrawn) {
-            return Ok(Admission::Refused(Absent::Withdrawn));
+            return Ok(Err(Absent::Withdrawn));
         }
         let Some(key) = self.keys.get(&(generation, purpose)) else {
-            return Ok(Admission::Refused(Absent::Withdrawn));
+            return Ok(Err(Absent::Withdrawn));
         };
         if over {
-            return Ok(Admission::Refused(Absent::Expired));
+            return Ok(Err(Absent::Expired));
         }
-        let name = (suite.number(), generation, purpose, day);
-        if let Some(cipher) = self.ciphers.read().unwrap_or_else(PoisonError::into_inner).get(&name) {
-            return Ok(Admission::Open { serial: *serial, cipher: Arc::clone(cipher) });
-        }
-        // A day that this process does not know was made by another one since the calendar was read.
-        let Some(day_key) = self.fresh.vault.calendar.day(day) else {
-            self.fresh.vault.calendar.miss();
-            return Err(Error::Stale);
+        let make = || {
+            // A day that this process does not know was made by another one since the calendar was read.
+            let Some(day_key) = self.fresh.vault.calendar.day(day) else {
+                self.fresh.vault.calendar.miss();
+                return Err(Error::Stale);
+            };
+            Ok(Secret::combine(&day_key, key).wrap(suite))
         };
-        let cipher = Arc::new(Secret::combine(&day_key, key).wrap(suite));
-        let mut ciphers = self.ciphers.write().unwrap_or_else(PoisonError::into_inner);
-        if ciphers.len() >= MAX_CIPHERS {
-            ciphers.clear();
-        }
-        ciphers.insert(name, Arc::clone(&cipher));
-        Ok(Admission::Open { serial: *serial, cipher })
+        self.ciphers.with(name, make, |cipher| open(serial, cipher))?.map(Ok)
     }
 }

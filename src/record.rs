@@ -110,6 +110,7 @@ impl RecordIdBytes {
 
     /// Takes them over. What is empty or too long is remembered as such, and then nothing can be sealed under it: cut
     /// off, two long ids could become one.
+    #[inline]
     #[must_use]
     pub fn new(id: &[u8]) -> Self {
         let mut bytes = [0; Self::MAX];
@@ -139,6 +140,7 @@ macro_rules! number_ids {
     ($($number:ty)*) => { $(
         /// Big-endian.
         impl RecordId for $number {
+            #[inline]
             fn id_bytes(&self) -> RecordIdBytes {
                 RecordIdBytes::new(&self.to_be_bytes())
             }

@@ -8,6 +8,7 @@ use base64ct::{Base64, Encoding as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::cell::{Cell, slot};
+use crate::clock::Day;
 use crate::context::{Context, Shape};
 use crate::error::{Absent, Error, Malformed, Misuse, Result, Unsupported};
 use crate::grant::Grant;
@@ -77,7 +78,7 @@ impl<T: Sealable, I> Sealed<T, I> {
     /// The day on which each purpose ends that this was sealed for: purpose and last day, the latest where cells
     /// differ. Read from the clear header: authentic only where it opens.
     #[must_use]
-    pub fn unverified_days(&self) -> Vec<(PurposeId, crate::Day)> {
+    pub fn unverified_days(&self) -> Vec<(PurposeId, Day)> {
         let mut days = std::collections::BTreeMap::new();
         for (purpose, day) in
             cells(&self.bytes).into_iter().flatten().flatten().flat_map(|c| c.lockboxes().collect::<Vec<_>>())
@@ -94,13 +95,14 @@ impl<T: Sealable, I> Sealed<T, I> {
 
     /// `record_id` is empty for a record that has none.
     pub(crate) fn open_with<P: Purpose>(&self, grant: &Grant<P>, record_id: &[u8]) -> Result<T::Opened<P>> {
-        let now = grant.check()?;
+        let today = grant.check_before()?;
         let mut draft = T::draft::<P>();
-        for cell in self.parsed()? {
-            open_cell::<T, P>(&cell?, grant, now, record_id, &mut draft)?;
-        }
-        // A plaintext that comes late is wiped with the draft.
+        let opened = self.parsed().and_then(|mut cells| {
+            cells.try_for_each(|cell| open_cell::<T, P>(&cell?, grant, today, record_id, &mut draft))
+        });
+        // By both clocks. A plaintext that comes late is wiped with the draft, and why there is none is not told late.
         grant.check()?;
+        opened?;
         T::finish(draft)
     }
 }
@@ -176,7 +178,7 @@ pub(crate) fn cells(bytes: &[u8]) -> Result<impl Iterator<Item = Result<Cell<'_>
 fn open_cell<T: Sealable, P: Purpose>(
     cell: &Cell<'_>,
     grant: &Grant<P>,
-    now: crate::grant::Now,
+    today: Day,
     record_id: &[u8],
     draft: &mut T::Draft<P>,
 ) -> Result<()> {
@@ -186,7 +188,7 @@ fn open_cell<T: Sealable, P: Purpose>(
     if !cell.slots().any(|slot| grant.covers(T::RECORD, slot.number)) {
         return absent(draft, Absent::NotInToken);
     }
-    let opened = grant.open(cell, now, |serial, purpose, cipher| {
+    let opened = grant.open(cell, today, |serial, purpose, cipher| {
         let context = Context::new(grant.vault_id(), serial, T::RECORD, record_id, shape::<T>())?;
         cell.open(&context, purpose, cipher, |values| {
             let mut reader = Reader::new(values);

@@ -314,7 +314,7 @@ impl Core {
     /// The purposes and days that a cell was really sealed for, as far as they are alive: each lockbox has to open under
     /// the subject's own key of today. A header alone says nothing: whoever writes the shop's rows could have written
     /// another purpose or a later day into it. A cell of an earlier enrolment has none.
-    pub(crate) fn live(&self, cell: &Cell<'_>, context: &Context, now: Now) -> Vec<(u16, Day)> {
+    pub(crate) fn live(&self, cell: &Cell<'_>, context: &Context<'_>, now: Now) -> Vec<(u16, Day)> {
         if cell.generation != self.generation {
             return Vec::new();
         }
@@ -330,7 +330,7 @@ impl Core {
     }
 
     /// The context of this sealer's own enrolment.
-    pub(crate) fn context<T: Sealable>(&self, record_id: &[u8]) -> Result<Context> {
+    pub(crate) fn context<'a, T: Sealable>(&self, record_id: &'a [u8]) -> Result<Context<'a>> {
         Context::new(&self.fresh.vault.id, &self.serial, T::RECORD, record_id, shape::<T>())
     }
 

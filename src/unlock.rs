@@ -11,7 +11,7 @@ use crate::clock::Day;
 use crate::crypto;
 use crate::entry::{HOLD_PART, Meta, audit_part, key_part};
 use crate::error::{Denied, Erased, Error, Misuse, Result};
-use crate::grant::{Core, Fresh, Grant, HeldShelves, Now};
+use crate::grant::{Ciphers, Core, Fresh, Grant, HeldShelves, Now};
 use crate::hold;
 use crate::journal::{Event, FENCE, Revocation};
 use crate::key::{Audit, Purpose as PurposeStage, Secret, Tag};
@@ -542,7 +542,7 @@ impl Inner {
             keys,
             held,
             remade: remade(meta),
-            ciphers: RwLock::default(),
+            ciphers: Ciphers::default(),
         };
         Ok(Prepared { subject, core, pseudonym })
     }

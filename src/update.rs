@@ -267,7 +267,7 @@ fn pieces<R: Record, P: Purpose>(
     if !cell.slots().all(|slot| grant.covers(R::RECORD, slot.number)) {
         return Ok(None);
     }
-    let pieces = grant.open(cell, now, |serial, purpose, cipher| {
+    let pieces = grant.open(cell, now.day(), |serial, purpose, cipher| {
         let context = Context::new(grant.vault_id(), serial, R::RECORD, record_id, shape::<R>())?;
         cell.open(&context, purpose, cipher, |values| {
             let mut reader = Reader::new(values);

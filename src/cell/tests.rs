@@ -6,11 +6,11 @@ mod uniqueness;
 use zeroize::Zeroizing;
 
 use super::{
-    Aad, COMMITMENT, Cell, LOCKBOX, Lock, MAX_FIELDS, MAX_HEADER, SEAL_ID, Shelves, Slot, Unique, seal,
+    COMMITMENT, Cell, LOCKBOX, Lock, MAX_AAD, MAX_FIELDS, MAX_HEADER, SEAL_ID, Shelves, Slot, Unique, seal,
     sealed_len, slot,
 };
 use crate::clock::Day;
-use crate::context::{Context, Shape};
+use crate::context::{Aad, Context, Shape};
 use crate::crypto::Prf;
 use crate::crypto::aead::{Cipher, Suite, TAG};
 use crate::error::{Error, Malformed, Misuse, Result, Unsupported};
@@ -20,7 +20,7 @@ use crate::wire::Reader;
 
 pub(super) const SUITES: [Suite; 2] = [Suite::Aes256Gcm, Suite::XChaCha20Poly1305];
 
-pub(super) fn context(id: &[u8]) -> Context {
+pub(super) fn context(id: &[u8]) -> Context<'_> {
     Context::new(&VaultId([1; 16]), &[2; 16], "order", id, Shape::Record).unwrap()
 }
 
@@ -54,7 +54,7 @@ pub(super) fn field(number: u16) -> Slot {
 
 pub(super) fn sealed(
     shelves: &Shelves,
-    context: &Context,
+    context: &Context<'_>,
     unique: Unique,
     slots: &[Slot],
     values: &[u8],
@@ -95,7 +95,7 @@ fn abuse_01_a_cell_opens_under_its_own_context_alone_even_where_the_keys_are_the
         let bytes = sealed(&shelves(suite, 9, &[(1, 2)]), &own, UNIQUE, &[field(1)], b"values");
         let cell = Cell::parse(&bytes).unwrap();
         let open =
-            |context: &Context| cell.open(context, 1, &cipher(suite, 1, 2), |values| Ok(values.to_vec()));
+            |context: &Context<'_>| cell.open(context, 1, &cipher(suite, 1, 2), |values| Ok(values.to_vec()));
         assert_eq!(open(&own).unwrap(), b"values");
         for (vault, serial, record, id, shape) in [
             (9, 2, "order", &[7][..], Shape::Record),
@@ -303,5 +303,5 @@ fn the_largest_cell_seals_and_opens() {
     let open =
         cell.open(&context, 64_000, &cipher(cell.suite, 64_000, u16::MAX), |values| Ok(values.to_vec()));
     assert_eq!(open.unwrap(), b"values");
-    assert!(Aad::new(&context).after_context(&[&[0; MAX_HEADER]]).is_ok());
+    assert!(Aad::new(&mut [0; MAX_AAD], &context).unwrap().after_context(&[&[0; MAX_HEADER]]).is_ok());
 }

@@ -97,6 +97,7 @@ impl Bytes {
 }
 
 opaque!(Bytes);
+wiped_whole!(Bytes);
 
 impl Value for Bytes {
     fn encoded_len(&self) -> usize {

@@ -66,10 +66,22 @@ macro_rules! opaque {
     };
 }
 
+/// Wipes a `Zeroizing` vector or text in one piece: what is spare is wiped so, elements are wiped byte by byte.
+macro_rules! wiped_whole {
+    ($name:ident) => {
+        impl Drop for $name {
+            fn drop(&mut self) {
+                self.0.clear();
+            }
+        }
+    };
+}
+
 /// A value that is one text, encoded as its UTF-8: what the type's own `read` makes of it.
 macro_rules! text_value {
     ($name:ident) => {
         opaque!($name);
+        wiped_whole!($name);
 
         impl $name {
             /// The text in the clear.

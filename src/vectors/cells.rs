@@ -21,7 +21,7 @@ fn vault() -> VaultId {
     VaultId(count(0x10))
 }
 
-fn context(record_id: &[u8], shape: Shape) -> Context {
+fn context(record_id: &[u8], shape: Shape) -> Context<'_> {
     Context::new(&vault(), &count(0x20), "order", record_id, shape).unwrap()
 }
 
@@ -70,7 +70,7 @@ fn shelves() {
 fn contexts() {
     let made = |record_id: &[u8], shape: Shape| {
         let number = u8::from(shape == Shape::Field);
-        let bytes = hex(context(record_id, shape).bytes());
+        let bytes = hex(&context(record_id, shape).bytes());
         json!({ "record_id": hex(record_id), "shape": number, "context": bytes })
     };
     let all = [made(&[], Shape::Record), made(&[0, 7], Shape::Record), made(&[0, 7], Shape::Field)];
@@ -147,7 +147,7 @@ impl Made {
     fn content_key(&self) -> [u8; 32] {
         let at = self.lock(0);
         let (purpose, day, ..) = self.locks[0];
-        let mut aad = context(&ID, Shape::Record).bytes().to_vec();
+        let mut aad = context(&ID, Shape::Record).bytes();
         aad.put(&self.seal_id());
         aad.put_u16(purpose);
         aad.put_u16(day);
@@ -159,7 +159,7 @@ impl Made {
 
     /// Another body under the same content key, and the same header: what no sealer makes.
     fn with_body(&self, body: &[u8]) -> Vec<u8> {
-        let mut aad = context(&ID, Shape::Record).bytes().to_vec();
+        let mut aad = context(&ID, Shape::Record).bytes();
         aad.put(&self.cell[..self.header]);
         let mut body = body.to_vec();
         let tag = aead::seal_once(self.suite, &self.content_key(), &[0; 16], &aad, &mut body).unwrap();
@@ -176,7 +176,7 @@ impl Made {
             "counter": UNIQUE,
         });
         vector["steps"] = json!({
-            "context": hex(context(&ID, Shape::Record).bytes()),
+            "context": hex(&context(&ID, Shape::Record).bytes()),
             "header": hex(&self.cell[..self.header]),
             "plaintext": hex(&self.plaintext),
             "content_key": hex(&self.content_key()),
@@ -230,11 +230,12 @@ fn open(vector: &Json, index: usize) -> Result<Vec<Option<Vec<u8>>>> {
     let lock = &vector["lockboxes"][index];
     let purpose = Secret::<Purpose>::from_slice(&array::<32>(&lock["purpose_key"])).unwrap();
     let day = Secret::<DayStage>::from_slice(&array::<32>(&lock["day_key"])).unwrap();
+    let record_id = unhex(&vector["record_id"]);
     let context = Context::new(
         &VaultId(array(&vector["vault"])),
         &array(&vector["serial"]),
         vector["record"].as_str().unwrap(),
-        &unhex(&vector["record_id"]),
+        &record_id,
         Shape::Record,
     )?;
     let cell = Cell::parse(&bytes)?;

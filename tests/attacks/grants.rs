@@ -84,6 +84,7 @@ fn abuse_16_a_clock_set_back_revives_no_token() {
     shop.clock.set_wall(noon);
     assert_eq!(block_on(shop.vault.unlock::<Shipping>(&token, &shop.alice)).err(), expired);
     assert_eq!(sealed.open(&grant, &7).err(), expired);
+    assert_eq!(sealed.open(&grant, &8).err(), expired, "it does not tell what would not open either");
 }
 
 #[test]

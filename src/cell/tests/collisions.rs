@@ -4,7 +4,8 @@
 //! the tags agree (Len, Grubbs, Ristenpart: "Partitioning Oracle Attacks", USENIX Security 2021).
 
 use super::{SUITES, cipher, context};
-use crate::cell::{Aad, Cell};
+use crate::cell::{Cell, MAX_AAD};
+use crate::context::Aad;
 use crate::crypto::aead::{self, Suite, TAG};
 use crate::error::{Error, Result};
 
@@ -18,7 +19,8 @@ fn header(suite: Suite) -> Vec<u8> {
 }
 
 fn authenticated(suite: Suite) -> Vec<u8> {
-    let mut aad = Aad::new(&context(&[7]));
+    let mut room = [0; MAX_AAD];
+    let mut aad = Aad::new(&mut room, &context(&[7])).unwrap();
     aad.after_context(&[&header(suite)]).unwrap();
     aad.bytes().to_vec()
 }
@@ -65,7 +67,8 @@ fn decrypted(suite: Suite, key: &[u8; 32], ciphertext: &[u8], tag: &[u8; TAG]) -
 fn cell(suite: Suite, keys: [&[u8; 32]; 2], body: &[u8], tag: &[u8; TAG]) -> Vec<u8> {
     let mut bytes = [header(suite), SEAL.to_vec()].concat();
     for (purpose, key) in [(1_u16, keys[0]), (3, keys[1])] {
-        let mut aad = Aad::new(&context(&[7]));
+        let mut room = [0; MAX_AAD];
+        let mut aad = Aad::new(&mut room, &context(&[7])).unwrap();
         aad.after_context(&[&SEAL, &purpose.to_be_bytes(), &[0, 2]]).unwrap();
         let mut key = *key;
         let tag = cipher(suite, purpose, 2).seal(&SEAL, aad.bytes(), &mut key).unwrap();

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use super::{SUITES, UNIQUE, context, field, sealed, shelves};
-use crate::cell::{Aad, Cell, LOCKBOX, Slot, Unique};
+use crate::cell::{Cell, LOCKBOX, MAX_AAD, Slot, Unique};
 use crate::clock::Day;
-use crate::context::{Context, Shape};
+use crate::context::{Aad, Context, Shape};
 use crate::crypto::aead::Suite;
 use crate::keeper::VaultId;
 use crate::sealed::cells;
@@ -16,7 +16,7 @@ use crate::{Options, Settings, SubjectId};
 /// Seal id and content key, as the lockbox of a purpose gives it.
 fn content(
     cell: &Cell<'_>,
-    context: &Context,
+    context: &Context<'_>,
     purpose: u16,
     cipher: &crate::crypto::aead::Cipher,
 ) -> ([u8; 16], [u8; 32]) {
@@ -24,7 +24,8 @@ fn content(
     let space = cell.locks.chunks_exact(LOCKBOX).nth(index).unwrap();
     let (wrapped, tag) = space.split_first_chunk::<32>().unwrap();
     let id: [u8; 16] = cell.seal_id.try_into().unwrap();
-    let mut aad = Aad::new(context);
+    let mut room = [0; MAX_AAD];
+    let mut aad = Aad::new(&mut room, context).unwrap();
     aad.after_context(&[&id, cell.boxes.chunks_exact(4).nth(index).unwrap()]).unwrap();
     let mut key = *wrapped;
     cipher.open(&id, aad.bytes(), &mut key, tag.try_into().unwrap()).unwrap();
@@ -135,9 +136,9 @@ fn abuse_12_a_hundred_thousand_equal_seals_over_threads_and_handles_share_no_non
     let (mut nonces, mut keys) = (HashSet::new(), HashSet::new());
     for bytes in &all {
         let cell = cells(bytes).unwrap().next().unwrap().unwrap();
-        let opened = grant.open(&cell, now, |serial, purpose, cipher| {
-            let context =
-                Context::new(grant.vault_id(), serial, "note", &1_u64.to_be_bytes(), Shape::Record)?;
+        let opened = grant.open(&cell, now.day(), |serial, purpose, cipher| {
+            let id = 1_u64.to_be_bytes();
+            let context = Context::new(grant.vault_id(), serial, "note", &id, Shape::Record)?;
             Ok(content(&cell, &context, purpose, cipher))
         });
         let (id, key) = opened.unwrap().unwrap();
