@@ -109,6 +109,7 @@ mod update;
 mod wire;
 // Where keys live.
 mod calendar;
+mod custody;
 mod entry;
 mod journal;
 pub mod keeper;
@@ -151,6 +152,7 @@ pub use certificate::Certificate;
 pub use clock::Day;
 pub use consent::{Consent, Evidence};
 pub use crypto::aead::Suite;
+pub use custody::Custody;
 pub use error::{Absent, Error, Result};
 pub use forget::{Forget, ForgetReceipt};
 pub use grant::Grant;
