@@ -264,7 +264,7 @@ impl Place {
 
     /// Where giving it back fails, the system does so when the file is closed.
     pub(super) fn end_turn(&self) {
-        let _ = self.lock.unlock();
+        drop(self.lock.unlock());
     }
 
     /// After an error the old content stands, or the new one: the caller goes on with the old. After success the new

@@ -12,6 +12,7 @@ use crate::testing::KeeperFaults;
 use crate::witness::{Line, Witness};
 
 mod crash;
+mod shared;
 
 const VAULT: VaultId = VaultId([0xAB; 16]);
 
