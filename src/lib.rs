@@ -89,6 +89,7 @@
 //! | feature | default | gives |
 //! | --- | --- | --- |
 //! | `redb` | yes | [`store::RedbStore`]: one file, crash-safe, one process |
+//! | `postgres` | no | `store::PostgresStore` and `witness::PostgresWitness`: tables of two databases, several processes |
 //! | `testing` | no | `testing`: a vault in memory, a clock by hand, faults, the store contract |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

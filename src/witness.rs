@@ -10,6 +10,12 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 use crate::error::{KeeperError, Result};
 use crate::keeper::{Serves, VaultId};
 
+#[cfg(feature = "postgres")]
+mod postgres;
+
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresWitness;
+
 /// A line is no longer, in bytes.
 pub(crate) const MAX_LINE: usize = 4096;
 
