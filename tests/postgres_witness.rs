@@ -163,7 +163,7 @@ fn several_at_once_lose_nothing_and_leave_no_gap() {
                     assert!(count >= next);
                     assert_eq!(there, lines(1..=count));
                     // What others have added is theirs; sometimes it is done again all the same.
-                    known = if pace % 2 == 0 { count } else { next };
+                    known = if pace.is_multiple_of(2) { count } else { next };
                 }
             })
         };
@@ -180,12 +180,11 @@ fn two_histories_at_once_never_mix() {
         for round in 0..10_u64 {
             let name = table();
             opened(shared(), &name).await;
-            let history = |who: u64| {
+            let history = |who: u8| {
                 let name = name.clone();
                 tokio::spawn(async move {
                     let witness = opened(shared(), &name).await;
-                    let mine: Vec<Line> =
-                        (1..=40).map(|number| Line { number, bytes: vec![who as u8] }).collect();
+                    let mine: Vec<Line> = (1..=40).map(|number| Line { number, bytes: vec![who] }).collect();
                     let mut done = Ok(());
                     for part in mine.chunks(usize::try_from(1 + round % 7).unwrap()) {
                         done = done.and(witness.remember(part.to_vec()).await);
@@ -300,7 +299,7 @@ fn a_server_that_was_down_is_back_with_every_line_and_the_same_handle_goes_on() 
         block_on(async {
             tokio::join!(writes, async {
                 tokio::time::sleep(Duration::from_millis(3)).await;
-                cuts.await
+                cuts.await;
             })
         });
         last += 10;
