@@ -9,7 +9,7 @@ use crate::key::label;
 use crate::note::{SignedNote, VerifierKey, sign_note};
 use crate::row::{Plain, Row, wrap};
 use crate::store::{Key, Versioned};
-use crate::tree::rotate::BatchId;
+use crate::tree::batch::BatchId;
 use crate::vault::{Inner, Vault};
 use crate::wire::{Put as _, Reader};
 
@@ -102,6 +102,8 @@ fn hex(bytes: &[u8]) -> String {
 pub(crate) struct Pending {
     pub(crate) reference: [u8; 16],
     pub(crate) batch: BatchId,
+    /// How many removals of the batch were made before the one that it is about.
+    pub(crate) removal: u32,
     commitment: [u8; 32],
     at_ms: i64,
     actor: String,
@@ -114,11 +116,17 @@ pub(crate) struct Pending {
 impl Pending {
     pub(crate) const PREFIX: &'static [u8] = b"r";
 
-    pub(crate) fn of(shredded: &Shredded, batch: BatchId, label: impl Fn(u16) -> String) -> Self {
+    pub(crate) fn of(
+        shredded: &Shredded,
+        batch: BatchId,
+        removal: u32,
+        label: impl Fn(u16) -> String,
+    ) -> Self {
         let forgotten = &shredded.forgotten;
         Pending {
             reference: forgotten.reference,
             batch,
+            removal,
             commitment: forgotten.commitment,
             at_ms: forgotten.at_ms,
             actor: forgotten.actor.clone(),
@@ -149,6 +157,7 @@ impl Pending {
         let mut out = vec![1];
         out.put(&self.reference);
         out.put(&self.batch);
+        out.put_u32(self.removal);
         out.put(&self.commitment);
         out.put_i64(self.at_ms);
         for text in [&self.actor, &self.approver, &self.ground] {
@@ -171,6 +180,7 @@ impl Pending {
         let mut pending = Pending {
             reference: r.array()?,
             batch: r.array()?,
+            removal: r.u32()?,
             commitment: r.array()?,
             at_ms: r.i64()?,
             actor: r.text()?.to_owned(),

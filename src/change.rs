@@ -11,6 +11,7 @@ use crate::log;
 use crate::store::{Batch, Committed, Expect, Key};
 use crate::tree::ATTEMPTS;
 use crate::vault::{Inner, Subject};
+use crate::witness::Line;
 
 /// What a change writes.
 #[derive(Debug)]
@@ -56,6 +57,15 @@ pub(crate) fn due_of(name: &[u8]) -> Option<(Day, Tag)> {
     }
 }
 
+/// A change as one batch, before the lane's rows are added.
+pub(crate) struct Assembled<T> {
+    pub(crate) batch: Batch,
+    pub(crate) log: log::Entry,
+    /// Of the journal, for whoever has committed it.
+    pub(crate) lines: Vec<Line>,
+    pub(crate) out: T,
+}
+
 impl Inner {
     /// `edit` sees the subject as it is and says what it shall be; it may be asked again.
     pub(crate) async fn change<T>(
@@ -65,41 +75,50 @@ impl Inner {
         mut edit: impl FnMut(&Subject, Option<Entry>) -> Result<Change<T>>,
     ) -> Result<Changed<T>> {
         for _ in 0..ATTEMPTS {
-            let subject = self.read_subject(tag, more).await?;
-            let change = edit(&subject, self.tree.entry(&subject.found)?)?;
-            let mut batch = Batch::new()?;
-            self.tree.put_entry(&subject.found, &change.entry, &mut batch)?;
-            if let Some(day) = change.entry.next_due() {
-                batch.put(&due_name(day, tag), Vec::new());
-            }
-            for (name, expect) in &change.expect {
-                batch.expect(name, *expect);
-            }
-            for (name, value) in change.writes {
-                match value {
-                    Some(value) => batch.put(&name, value),
-                    None => batch.delete(&name),
-                };
-            }
-            let mut log = change.log;
-            let lines = if change.events.is_empty() {
-                Vec::new()
-            } else {
-                // The n-th line of the journal names the tag: the n-th entry must not name the pseudonym, or every unlock
-                // could be linked to the tombstone (ABUSE 44).
-                log = log.anonymous(crypto::random()?);
-                match self.journal.stage(&mut batch, subject.fence.as_ref(), &change.events) {
-                    Err(Error::Busy) => continue,
-                    lines => lines?,
-                }
-            };
-            if self.lane.commit(batch, &[log]).await? == Committed::Yes {
-                self.journal.committed(&lines)?;
+            let Some(made) = self.assemble(tag, more, &mut edit).await? else { continue };
+            if self.lane.commit(made.batch, &[made.log]).await? == Committed::Yes {
+                self.journal.committed(&made.lines)?;
                 // Also where this change has no line: an earlier one's may not have reached the witness.
                 let witnessed = self.journal.complete().await.is_ok();
-                return Ok(Changed { out: change.out, witnessed });
+                return Ok(Changed { out: made.out, witnessed });
             }
         }
         Err(Error::Busy)
+    }
+
+    /// Reads a subject, decides, and says what to commit; `None` where it was read too early.
+    pub(crate) async fn assemble<T>(
+        &self,
+        tag: &Tag,
+        more: &[Key],
+        edit: &mut impl FnMut(&Subject, Option<Entry>) -> Result<Change<T>>,
+    ) -> Result<Option<Assembled<T>>> {
+        let subject = self.read_subject(tag, more).await?;
+        let change = edit(&subject, self.tree.entry(&subject.found)?)?;
+        let mut batch = Batch::new()?;
+        self.tree.put_entry(&subject.found, &change.entry, &mut batch)?;
+        if let Some(day) = change.entry.next_due() {
+            batch.put(&due_name(day, tag), Vec::new());
+        }
+        for (name, expect) in &change.expect {
+            batch.expect(name, *expect);
+        }
+        for (name, value) in change.writes {
+            match value {
+                Some(value) => batch.put(&name, value),
+                None => batch.delete(&name),
+            };
+        }
+        let (mut log, mut lines) = (change.log, Vec::new());
+        if !change.events.is_empty() {
+            // The n-th line of the journal names the tag: the n-th entry must not name the pseudonym, or every unlock
+            // could be linked to the tombstone (ABUSE 44).
+            log = log.anonymous(crypto::random()?);
+            lines = match self.journal.stage(&mut batch, subject.fence.as_ref(), &change.events) {
+                Err(Error::Busy) => return Ok(None),
+                lines => lines?,
+            };
+        }
+        Ok(Some(Assembled { batch, log, lines, out: change.out }))
     }
 }

@@ -10,10 +10,10 @@ use crate::crypto::Prf;
 use crate::entry::Generation;
 use crate::error::{Erased, Error, Malformed, Misuse, Result};
 use crate::journal::Event;
-use crate::key::Secret;
+use crate::key::{Secret, Tag};
 use crate::log::{self, Action};
 use crate::purpose::{Basis, Purpose};
-use crate::vault::{Inner, Vault};
+use crate::vault::{Inner, Subject, Vault};
 use crate::wire::{Put as _, Reader};
 
 /// What proves that a consent was given.
@@ -168,51 +168,9 @@ impl Vault {
         let inner = &self.0;
         let consents = inner.checked([Consent::to::<P>(evidence)])?;
         let tag = inner.tag(id);
-        inner
-            .change(&tag, &[], |_, entry| {
-                let mut entry = entry.ok_or(Error::NotEnrolled)?;
-                let log = inner.entry_by(Action::Consent, actor, ground)?.for_purpose(P::NUMBER);
-                let log = inner.about(log, &entry);
-                let Some(generation) = entry.meta.generations.last_mut() else {
-                    return Err(Error::NotEnrolled);
-                };
-                if generation.forgotten.is_some() {
-                    return Err(Erased::Forgotten.into());
-                }
-                let (mut event, mut renewed) = (None, false);
-                for consent in &consents {
-                    let standing = generation.purposes.entry(consent.purpose).or_default();
-                    standing.consent = Some(consent.evidence.clone());
-                    if let Some(due) = standing.withdrawn.take() {
-                        if standing.held {
-                            // The key is kept as evidence, and must not serve its purpose again.
-                            return Err(Erased::Purpose.into());
-                        }
-                        if due <= inner.trusted_today() {
-                            // The grace is over: what was sealed before stays closed, whether a shred has run or not.
-                            entry.keys.remove(&(generation.number, consent.purpose));
-                            renewed = true;
-                        }
-                        standing.remade |= !entry.keys.contains_key(&(generation.number, consent.purpose));
-                        entry.meta.state = entry.meta.state.saturating_add(1);
-                        event =
-                            Some(Event::Consented { tag, state: entry.meta.state, purpose: consent.purpose });
-                    }
-                    if let Entry::Vacant(place) = entry.keys.entry((generation.number, consent.purpose)) {
-                        place.insert(Secret::random()?);
-                    }
-                }
-                let mut change = Change::new(entry, log, ());
-                change.events.extend(event);
-                if renewed {
-                    // The old key has left the entry: a shred makes that true of older copies too.
-                    change
-                        .writes
-                        .push((crate::change::due_name(inner.trusted_today(), &tag), Some(Vec::new())));
-                }
-                Ok(change)
-            })
-            .await?;
+        let consenting =
+            |_: &Subject, entry| inner.consenting(&tag, entry, &consents, P::NUMBER, actor, ground);
+        inner.change(&tag, &[], consenting).await?;
         Ok(())
     }
 
@@ -241,7 +199,7 @@ impl Vault {
 
 impl Inner {
     /// Consents as they are recorded: to registered purposes whose basis is consent, given now unless they say when.
-    fn checked(&self, consents: impl IntoIterator<Item = Consent>) -> Result<Vec<Consent>> {
+    pub(crate) fn checked(&self, consents: impl IntoIterator<Item = Consent>) -> Result<Vec<Consent>> {
         let now = self.clock.wall();
         let mut checked = Vec::new();
         for mut consent in consents {
@@ -267,50 +225,112 @@ impl Inner {
         again: bool,
     ) -> Result<()> {
         let tag = self.tag(id);
-        self.change(&tag, &[], |_, entry| {
-            // After reading, which takes in what other processes have frozen or let go on.
-            self.refuse_if_frozen()?;
-            let known = entry.is_some();
-            let mut entry = entry.unwrap_or_default();
-            let number = match (known, again, entry.newest()) {
-                // An entry without an enrolment is what a replay leaves of somebody who was enrolled after the copy.
-                (false, false, _) | (true, _, None) => 1,
-                (true, true, Some(newest)) if newest.forgotten.is_some() => {
-                    newest.number.checked_add(1).ok_or(Misuse::TooLarge)?
-                }
-                (true, false, Some(newest)) if newest.forgotten.is_some() => {
-                    return Err(Erased::Forgotten.into());
-                }
-                (true, ..) => return Err(Misuse::AlreadyEnrolled.into()),
-                (false, true, _) => return Err(Error::NotEnrolled),
-            };
-            // What the journal says of a lost enrolment ends with this one.
-            let again = again || known;
-            if again {
-                // What was to be destroyed after the grace period is destroyed with the next shred.
-                let today = self.trusted_today();
-                for generation in &mut entry.meta.generations {
-                    if let Some(forgotten) = &mut generation.forgotten {
-                        forgotten.due = forgotten.due.min(today);
-                    }
-                }
-                entry.meta.state = entry.meta.state.saturating_add(1);
-            }
-            Generation::fresh(number, self.clock.wall(), &self.purposes(), &mut entry)?;
-            if let Some(generation) = entry.meta.generations.last_mut() {
-                for consent in consents {
-                    generation.purposes.entry(consent.purpose).or_default().consent =
-                        Some(consent.evidence.clone());
-                }
-            }
-            let action = if again { Action::EnrollAgain } else { Action::Enroll };
-            let log = self.about(self.entry_by(action, actor, ground)?, &entry);
-            let state = entry.meta.state;
-            let change = Change::new(entry, log, ());
-            Ok(if again { change.event(Event::Again { tag, state, generation: number }) } else { change })
-        })
-        .await?;
+        let enrolling = |_: &Subject, entry| self.enrolling(&tag, entry, consents, actor, ground, again);
+        self.change(&tag, &[], enrolling).await?;
         Ok(())
+    }
+
+    /// What a consent makes of an entry.
+    pub(crate) fn consenting(
+        &self,
+        tag: &Tag,
+        entry: Option<crate::entry::Entry>,
+        consents: &[Consent],
+        purpose: u16,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<Change<()>> {
+        let mut entry = entry.ok_or(Error::NotEnrolled)?;
+        let log = self.entry_by(Action::Consent, actor, ground)?.for_purpose(purpose);
+        let log = self.about(log, &entry);
+        let Some(generation) = entry.meta.generations.last_mut() else {
+            return Err(Error::NotEnrolled);
+        };
+        if generation.forgotten.is_some() {
+            return Err(Erased::Forgotten.into());
+        }
+        let (mut event, mut renewed) = (None, false);
+        for consent in consents {
+            let standing = generation.purposes.entry(consent.purpose).or_default();
+            standing.consent = Some(consent.evidence.clone());
+            if let Some(due) = standing.withdrawn.take() {
+                if standing.held {
+                    // The key is kept as evidence, and must not serve its purpose again.
+                    return Err(Erased::Purpose.into());
+                }
+                if due <= self.trusted_today() {
+                    // The grace is over: what was sealed before stays closed, whether a shred has run or not.
+                    entry.keys.remove(&(generation.number, consent.purpose));
+                    renewed = true;
+                }
+                standing.remade |= !entry.keys.contains_key(&(generation.number, consent.purpose));
+                entry.meta.state = entry.meta.state.saturating_add(1);
+                event =
+                    Some(Event::Consented { tag: *tag, state: entry.meta.state, purpose: consent.purpose });
+            }
+            if let Entry::Vacant(place) = entry.keys.entry((generation.number, consent.purpose)) {
+                place.insert(Secret::random()?);
+            }
+        }
+        let mut change = Change::new(entry, log, ());
+        change.events.extend(event);
+        if renewed {
+            // The old key has left the entry: a shred makes that true of older copies too.
+            change.writes.push((crate::change::due_name(self.trusted_today(), tag), Some(Vec::new())));
+        }
+        Ok(change)
+    }
+
+    /// What an enrolment makes of an entry.
+    pub(crate) fn enrolling(
+        &self,
+        tag: &Tag,
+        entry: Option<crate::entry::Entry>,
+        consents: &[Consent],
+        actor: &Actor,
+        ground: &Ground,
+        again: bool,
+    ) -> Result<Change<()>> {
+        // After reading, which takes in what other processes have frozen or let go on.
+        self.refuse_if_frozen()?;
+        let known = entry.is_some();
+        let mut entry = entry.unwrap_or_default();
+        let number = match (known, again, entry.newest()) {
+            // An entry without an enrolment is what a replay leaves of somebody who was enrolled after the copy.
+            (false, false, _) | (true, _, None) => 1,
+            (true, true, Some(newest)) if newest.forgotten.is_some() => {
+                newest.number.checked_add(1).ok_or(Misuse::TooLarge)?
+            }
+            (true, false, Some(newest)) if newest.forgotten.is_some() => {
+                return Err(Erased::Forgotten.into());
+            }
+            (true, ..) => return Err(Misuse::AlreadyEnrolled.into()),
+            (false, true, _) => return Err(Error::NotEnrolled),
+        };
+        // What the journal says of a lost enrolment ends with this one.
+        let again = again || known;
+        if again {
+            // What was to be destroyed after the grace period is destroyed with the next shred.
+            let today = self.trusted_today();
+            for generation in &mut entry.meta.generations {
+                if let Some(forgotten) = &mut generation.forgotten {
+                    forgotten.due = forgotten.due.min(today);
+                }
+            }
+            entry.meta.state = entry.meta.state.saturating_add(1);
+        }
+        Generation::fresh(number, self.clock.wall(), &self.purposes(), &mut entry)?;
+        if let Some(generation) = entry.meta.generations.last_mut() {
+            for consent in consents {
+                generation.purposes.entry(consent.purpose).or_default().consent =
+                    Some(consent.evidence.clone());
+            }
+        }
+        let action = if again { Action::EnrollAgain } else { Action::Enroll };
+        let log = self.about(self.entry_by(action, actor, ground)?, &entry);
+        let state = entry.meta.state;
+        let change = Change::new(entry, log, ());
+        Ok(if again { change.event(Event::Again { tag: *tag, state, generation: number }) } else { change })
     }
 
     /// An entry of the log about the newest enrolment of a subject. Without an audit key it names nobody.

@@ -116,6 +116,8 @@ reasons! {
         Purpose = "the token is for another purpose",
         /// It does not reach this subject.
         Subject = "the token does not reach this subject",
+        /// It does not reach this field.
+        Field = "the token does not reach this field",
         /// It would live longer than the vault's policy allows.
         Lifetime = "the token would live longer than the policy allows",
         /// A narrowing that would widen.
@@ -251,6 +253,8 @@ reasons! {
         NothingToUndo = "there is nothing to undo",
         /// There is no hold.
         NotHeld = "the subject is not held",
+        /// The store has no transactions of the shop's to go with.
+        NotStaged = "the store has no transactions of the shop's own to go with",
         /// The purpose's basis is not consent.
         NotConsent = "the purpose's basis is not consent",
         /// The purpose is built in and cannot be used here.
@@ -290,6 +294,10 @@ pub enum StoreError {
     /// A standby answered, or a database that was made read-only. Connect to the primary.
     #[error("read-only: connect to the primary")]
     ReadOnly,
+    /// A copy of the database that may take its place lacks what was committed: a root key that it would need is not
+    /// destroyed. Let it catch up, or drop its replication slot.
+    #[error("a standby is behind: let it catch up, or drop its slot")]
+    Behind,
     /// The database could not be reached, or the connection was lost.
     #[error("it cannot be reached")]
     Unreachable,

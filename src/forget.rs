@@ -15,9 +15,10 @@ use crate::crypto;
 use crate::entry::{Entry, Forgotten};
 use crate::error::{Erased, Error, Misuse, Result};
 use crate::journal::Event;
+use crate::key::Tag;
 use crate::log::Action;
 use crate::purpose::{Basis, Purpose, PurposeId};
-use crate::vault::{Inner, Vault};
+use crate::vault::{Inner, Subject, Vault};
 
 const COMMITMENT: &[u8] = b"customer-vault/v1/requester";
 
@@ -115,6 +116,19 @@ pub struct ForgetReceipt {
     pub stays: Vec<(PurposeId, Day)>,
 }
 
+/// What names a forget and opens its commitment: the same however often it is decided again.
+#[derive(Debug)]
+pub(crate) struct Fencing {
+    reference: [u8; 16],
+    opening: [u8; 32],
+}
+
+impl Fencing {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Fencing { reference: crypto::random()?, opening: crypto::random()? })
+    }
+}
+
 impl Vault {
     /// Forgets a subject. When it returns, nothing of the subject opens or seals in any process, except what stays.
     ///
@@ -179,41 +193,63 @@ impl Vault {
     /// [`Misuse::UnknownPurpose`], [`Misuse::NotConsent`] for a legal obligation: nobody can withdraw from the law.
     pub async fn withdraw<P: Purpose>(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<()> {
         let inner = &self.0;
-        match inner.basis(P::NUMBER) {
-            Some(Basis::LegalObligation) => return Err(Misuse::NotConsent.into()),
-            Some(_) => {}
-            None => return Err(Misuse::UnknownPurpose.into()),
-        }
         let tag = inner.tag(id);
-        inner
-            .change(&tag, &[], |_, entry| {
-                let mut entry = entry.ok_or(Error::NotEnrolled)?;
-                let log = inner.entry_by(Action::Withdraw, actor, ground)?.for_purpose(P::NUMBER);
-                let log = inner.about(log, &entry);
-                let due = inner.trusted_today().plus(inner.settings.grace_days);
-                let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
-                if newest.forgotten.is_some() {
-                    return Err(Erased::Forgotten.into());
-                }
-                let standing = newest.purposes.entry(P::NUMBER).or_default();
-                if standing.withdrawn.is_some() {
-                    return Err(Erased::Purpose.into());
-                }
-                standing.withdrawn = Some(due);
-                entry.meta.state = entry.meta.state.saturating_add(1);
-                let state = entry.meta.state;
-                Ok(Change::new(entry, log, ()).event(Event::Withdrew { tag, state, purpose: P::NUMBER, due }))
-            })
-            .await?;
+        let withdrawing = |_: &Subject, entry| inner.withdrawing(&tag, entry, P::NUMBER, actor, ground);
+        inner.change(&tag, &[], withdrawing).await?;
         inner.wait_out_bound().await;
         Ok(())
     }
 }
 
 impl Inner {
+    /// What a withdrawal makes of an entry.
+    pub(crate) fn withdrawing(
+        &self,
+        tag: &Tag,
+        entry: Option<Entry>,
+        purpose: u16,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<Change<()>> {
+        match self.basis(purpose) {
+            Some(Basis::LegalObligation) => return Err(Misuse::NotConsent.into()),
+            Some(_) => {}
+            None => return Err(Misuse::UnknownPurpose.into()),
+        }
+        let mut entry = entry.ok_or(Error::NotEnrolled)?;
+        let log = self.entry_by(Action::Withdraw, actor, ground)?.for_purpose(purpose);
+        let log = self.about(log, &entry);
+        let due = self.trusted_today().plus(self.settings.grace_days);
+        let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
+        if newest.forgotten.is_some() {
+            return Err(Erased::Forgotten.into());
+        }
+        let standing = newest.purposes.entry(purpose).or_default();
+        if standing.withdrawn.is_some() {
+            return Err(Erased::Purpose.into());
+        }
+        standing.withdrawn = Some(due);
+        entry.meta.state = entry.meta.state.saturating_add(1);
+        let state = entry.meta.state;
+        Ok(Change::new(entry, log, ()).event(Event::Withdrew { tag: *tag, state, purpose, due }))
+    }
+
     async fn fence(&self, id: &SubjectId, request: &Forget) -> Result<ForgetReceipt> {
-        let tag = self.tag(id);
-        let (reference, opening) = (crypto::random()?, crypto::random::<32>()?);
+        let (tag, fencing) = (self.tag(id), Fencing::new()?);
+        let forgetting = |_: &Subject, entry| self.forgetting(&tag, entry, request, &fencing);
+        let changed = self.change(&tag, &[], forgetting).await?;
+        Ok(ForgetReceipt { witnessed: changed.witnessed, ..changed.out })
+    }
+
+    /// What a forget makes of an entry. Its receipt says that no witness has it yet.
+    pub(crate) fn forgetting(
+        &self,
+        tag: &Tag,
+        entry: Option<Entry>,
+        request: &Forget,
+        fencing: &Fencing,
+    ) -> Result<Change<ForgetReceipt>> {
+        let Fencing { reference, opening } = *fencing;
         let commitment = crypto::hash(&[COMMITMENT, &opening, request.requester.as_bytes()]);
         let today = self.trusted_today();
         for (purpose, until) in &request.keeping {
@@ -223,41 +259,36 @@ impl Inner {
             }
         }
         let due = if request.at_once { today } else { today.plus(self.settings.grace_days) };
-        let changed = self
-            .change(&tag, &[], |_, entry| {
-                let mut entry = entry.ok_or(Error::NotEnrolled)?;
-                let keeps = self.keeps(&entry, request, today);
-                let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
-                if newest.forgotten.is_some() {
-                    return Err(Erased::Forgotten.into());
-                }
-                newest.forgotten = Some(Forgotten {
-                    at_ms: self.clock.wall(),
-                    due,
-                    shredded: false,
-                    reference,
-                    commitment,
-                    actor: request.actor.to_string(),
-                    approver: request.approver.as_ref().map_or_else(String::new, ToString::to_string),
-                    ground: request.ground.code().to_owned(),
-                });
-                for (purpose, until) in &keeps {
-                    newest.purposes.entry(*purpose).or_default().until = Some(*until);
-                }
-                let at_ms = newest.forgotten.as_ref().map_or(0, |forgotten| forgotten.at_ms);
-                entry.meta.state = entry.meta.state.saturating_add(1);
-                let state = entry.meta.state;
-                // A fresh reference instead of the pseudonym: after the shred it leads to nobody.
-                let log =
-                    self.entry_by(Action::Forget, &request.actor, &request.ground)?.with_reference(reference);
-                // The day alone: the log has the moment beside the reference.
-                let at_ms = Day::of(at_ms).start_ms();
-                let event = Event::Forgot { tag, state, at_ms, due, keeps: keeps.clone() };
-                Ok(Change::new(entry, log, keeps).event(event))
-            })
-            .await?;
-        let stays = changed.out.into_iter().map(|(purpose, until)| (PurposeId(purpose), until)).collect();
-        Ok(ForgetReceipt { reference, opening, witnessed: changed.witnessed, due, stays })
+        let mut entry = entry.ok_or(Error::NotEnrolled)?;
+        let keeps = self.keeps(&entry, request, today);
+        let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
+        if newest.forgotten.is_some() {
+            return Err(Erased::Forgotten.into());
+        }
+        let at_ms = self.clock.wall();
+        newest.forgotten = Some(Forgotten {
+            at_ms,
+            due,
+            shredded: false,
+            reference,
+            commitment,
+            actor: request.actor.to_string(),
+            approver: request.approver.as_ref().map_or_else(String::new, ToString::to_string),
+            ground: request.ground.code().to_owned(),
+        });
+        for (purpose, until) in &keeps {
+            newest.purposes.entry(*purpose).or_default().until = Some(*until);
+        }
+        entry.meta.state = entry.meta.state.saturating_add(1);
+        let state = entry.meta.state;
+        // A fresh reference instead of the pseudonym: after the shred it leads to nobody.
+        let log = self.entry_by(Action::Forget, &request.actor, &request.ground)?.with_reference(reference);
+        let stays = keeps.iter().map(|(purpose, until)| (PurposeId(*purpose), *until)).collect();
+        // The day alone: the log has the moment beside the reference.
+        let at_ms = Day::of(at_ms).start_ms();
+        let event = Event::Forgot { tag: *tag, state, at_ms, due, keeps };
+        let receipt = ForgetReceipt { reference, opening, witnessed: false, due, stays };
+        Ok(Change::new(entry, log, receipt).event(event))
     }
 
     /// What stays: what was asked for, and what the law keeps. Only where there is a key, and nothing was withdrawn.

@@ -121,6 +121,85 @@ pub mod operating {}
 /// asked, and without them leads to nobody.
 pub mod forgetting {}
 
+/// # PostgreSQL, and several processes
+///
+/// ```no_run
+/// # #[cfg(feature = "postgres")]
+/// # async fn open(keeper: customer_vault::keeper::FileKeeper, order: customer_vault::Options) -> customer_vault::Result<()> {
+/// use customer_vault::store::{PostgresOptions, PostgresStore};
+///
+/// let url = std::env::var("DATABASE_URL").unwrap_or_default();
+/// let store = PostgresStore::connect(PostgresOptions::new(&url)?.schema("vault")).await?;
+/// let vault = order.open(store, keeper.clone(), keeper).await?;
+///
+/// // Keeps leases alive, and takes in what other processes fence. Where it ends, open things stop within the bound.
+/// tokio::spawn({
+///     let vault = vault.clone();
+///     async move {
+///         loop {
+///             let _ = vault.watch().await; // the database was out of reach: try again
+///             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+///         }
+///     }
+/// });
+/// # Ok(()) }
+/// ```
+///
+/// **One table** of three columns of bytes holds the vault: wrapped keys, ciphertext, the log. `connect` makes it where it
+/// is missing; a service whose role may not make tables needs `SELECT, INSERT, UPDATE, DELETE` on it, and nothing else.
+/// Two vaults take two tables.
+///
+/// **Several processes** may have the vault open. `forget`, `withdraw`, `revoke` and `freeze` return when all of them have
+/// seen it or have lost their lease: a little more than the bound (one second unless the vault was made with another). A
+/// process that cannot reach the database opens nothing after its lease; one that was stopped and resumed neither.
+/// `shred`, `expire` and `settle` may run in any of them, at the same time too: one wins a step, the others see it, and may
+/// be told [`Error::Busy`](crate::Error::Busy).
+///
+/// **Together with the shop's own rows**: [`Vault::staged`](crate::Vault::staged) makes a change a list of statements for the
+/// shop's own transaction.
+///
+/// **What the promises need of the server**: `fsync`, `full_page_writes` and `synchronous_commit` as they are by default (the
+/// store sets the last one itself, and keeps a stronger one). With standbys that may be promoted, `synchronous_standby_names`
+/// must name them, `ANY k (…)` with more than half of all servers that may vote for a promotion (`ANY 1 (s1, s2)` for a
+/// primary and two standbys), and only a standby that has the newest position may be promoted: then what `forget` has
+/// acknowledged is on whatever is promoted, and an old primary that does not know it was replaced commits nothing, so that
+/// no process keeps a lease by it. Give each standby a replication slot, and the vault's role `pg_monitor`: `settle` destroys a
+/// root only when every standby that is known, present or not, has what was committed
+/// ([`StoreError::Behind`](crate::error::StoreError::Behind)). [`Vault::doctor`](crate::Vault::doctor) says what is missing.
+/// `tests/postgres_failover.rs` is the rehearsal.
+///
+/// **Distributed databases** that speak the protocol have not been tested. The store asks of them: SERIALIZABLE isolation
+/// across nodes; `40001` where a transaction must be made again (the store does so, 12 times, then the vault reads again);
+/// `bytea`, `unnest` of several arrays, data-modifying `WITH`, `INSERT … ON CONFLICT`, `pg_catalog` for a table's columns,
+/// and reads that are never older than the newest acknowledged commit (no follower reads). Rows are placed by their leading
+/// bytes: the log's rows (`o`) grow at the end of a lane, each lane at a place of its own; entries (`s`) are spread evenly;
+/// the epoch row and the fence row (`f`) are single rows that everything reads.
+pub mod postgres {}
+
+/// # Sealed values in columns of your own
+///
+/// A [`Sealed`](crate::Sealed) is bytes: a column of type `bytea`, `NOT NULL` or not. Only sealed values have
+/// implementations for drivers; plaintext has none, so that it cannot be bound by mistake.
+///
+/// - **tokio-postgres, postgres** (feature `postgres-types`): bind `&sealed`, read `row.get::<_, SealedOrder>("address")`;
+///   `Option<Sealed<_>>` for a column that may be null, `Vec<Sealed<_>>` for `unnest($1::bytea[])`, which inserts any
+///   number of rows in one statement.
+/// - **sqlx 0.9** (feature `sqlx-0_9`, which needs Rust 1.94 as `sqlx` does, where the crate itself needs 1.90): the same
+///   with `bind`, `query_as` and `FromRow`. In `query!` and `query_as!` a column says its type in its name, and a parameter
+///   is bound as what it is: `SELECT address AS "address: SealedOrder" FROM orders WHERE id = $1`, and
+///   `query!("UPDATE orders SET address = $1", &sealed as &SealedOrder)`.
+/// - **diesel, SeaORM, others**: `as_bytes()` to write, `Sealed::from_bytes` to read, in a column of bytes.
+///
+/// What is read is checked for its form: bytes that are no sealed value are an error of the driver's, without the bytes.
+/// That a value belongs to the row it stands in shows when it is opened: the caller states subject and record id, and a
+/// value from another row does not open.
+///
+/// **Looking somebody up** by e-mail: put [`Vault::index`](crate::Vault::index) of the address into a column
+/// `bytea UNIQUE`, and ask for it with the same call. It is equal for equal addresses, and tells nothing else to whoever has
+/// not the vault's key. Clear it when you forget the person: the vault cannot. An index value that stays behind still tells
+/// a process that has the vault open whether an address that it guesses was once there, until the index key is changed.
+pub mod columns {}
+
 /// # What has leaked before, and what stands against it here
 ///
 /// | what happened | what stands against it |

@@ -12,7 +12,7 @@ use crate::crypto;
 use crate::entry::Held;
 use crate::error::{Error, Malformed, Misuse, Result};
 use crate::grant::HeldShelves;
-use crate::journal::Event;
+use crate::journal::{Event, FENCE};
 use crate::key::{Hold, Secret, Tag};
 use crate::log::Action;
 use crate::row::{Part, Plain, Row, wrap};
@@ -23,13 +23,7 @@ use crate::vault::{Inner, Vault};
 /// The row that every hold and every release writes: dropping a day expects it unchanged, so that no hold can come
 /// between looking for the held and dropping.
 pub(crate) const GUARD: &[u8] = b"g";
-/// Names of the held subjects.
-const HELD: &[u8] = b"y";
 const SHELVES: &[u8] = b"h";
-
-fn held_name(tag: &Tag) -> Key {
-    [HELD, &tag[..]].concat()
-}
 
 fn shelves_of(tag: &Tag) -> Key {
     [SHELVES, &tag[..]].concat()
@@ -41,11 +35,6 @@ fn shelves_under(tag: &Tag, held: &Held) -> Key {
 
 fn shelf_name(tag: &Tag, held: &Held, day: Day) -> Key {
     [&shelves_under(tag, held)[..], &day.number().to_be_bytes()].concat()
-}
-
-/// The rows that say who is held, as a hold or a release leaves them.
-pub(crate) fn standing_rows(tag: &Tag, held: bool) -> [(Key, Option<Vec<u8>>); 2] {
-    [(held_name(tag), held.then(Vec::new)), (GUARD.to_vec(), Some(Vec::new()))]
 }
 
 impl Vault {
@@ -73,7 +62,7 @@ impl Vault {
                 entry.meta.state = entry.meta.state.saturating_add(1);
                 let state = entry.meta.state;
                 let mut change = Change::new(entry, log, ()).event(Event::Held { tag, state });
-                change.writes.extend(standing_rows(&tag, true));
+                change.writes.push((GUARD.to_vec(), Some(Vec::new())));
                 change
                     .expect
                     .push((GUARD.to_vec(), Expect::unchanged(subject.more.first().and_then(Option::as_ref))));
@@ -109,7 +98,7 @@ impl Vault {
                 let mut change = Change::new(entry, log, ()).event(Event::Released { tag, state });
                 // The hold key has left the entry: a shred of its bucket makes that true of older copies too.
                 change.writes.push((crate::change::due_name(inner.today(), &tag), Some(vec![1])));
-                change.writes.extend(standing_rows(&tag, false));
+                change.writes.push((GUARD.to_vec(), Some(Vec::new())));
                 change.writes.extend(shelves.iter().map(|(name, _)| (name.clone(), None)));
                 change
                     .expect
@@ -124,10 +113,18 @@ impl Vault {
 
 /// Keeps the shelves of all held subjects for days that are about to be dropped. Returns what must still hold when they
 /// are dropped.
+///
+/// Who is held the journal says, which nobody who writes the store can cut: it is read up to the moment at which the guard
+/// was.
 pub(crate) async fn keep_shelves(inner: &Inner, days: &[Day]) -> Result<(Key, Expect)> {
-    let guard = inner.rows.get(GUARD).await?;
-    for (name, _) in inner.rows.all(Range::prefix(HELD)).await? {
-        let tag: Tag = name.last_chunk().copied().ok_or(Malformed::Length)?;
+    let rows = inner.rows.read(&[GUARD.to_vec(), FENCE.to_vec()]).await?;
+    let [guard, fence] = rows.as_slice() else { return Err(Malformed::Length.into()) };
+    inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?).await?;
+    let mut subjects: Vec<Tag> = inner
+        .journal
+        .with(|state| state.fences.iter().filter(|(_, fence)| fence.held).map(|(tag, _)| *tag).collect());
+    subjects.sort_unstable();
+    for tag in subjects {
         let mut attempts = 0_usize;
         while keep_subject(inner, &tag, days).await? == Committed::Conflict {
             attempts = attempts.saturating_add(1);

@@ -6,17 +6,16 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use crate::clock::Day;
-use crate::crypto::Prf;
+use crate::crypto::{self, Prf};
 use crate::error::{Error, Malformed, Misuse, Result, RolledBack, StoreError, Unsupported};
 use crate::keeper::{RootId, Serves, VaultId};
-use crate::key::Tag;
+use crate::key::{Tag, label};
 use crate::store::{Batch, Committed, Expect, Key, Range, Rows, Versioned};
 use crate::wire::{Put as _, Reader};
 use crate::witness::{Line, MAX_LINE, Memory};
 
 const VERSION: u8 = 1;
 const CHAIN: &[u8] = b"customer-vault/v1/journal";
-const LEFT: &[u8] = b"customer-vault/v1/batch-left";
 
 /// Something that takes away, or gives back what was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,6 +269,8 @@ pub(crate) struct State {
     all_until_ms: Option<i64>,
     pub(crate) checkpoint: Option<(u64, [u8; 32])>,
     pub(crate) epoch: u64,
+    /// Every root that the store has ever named, with its epoch.
+    pub(crate) roots: HashMap<RootId, u64>,
     notices: BTreeMap<u16, u32>,
     /// How often the registry has grown.
     pub(crate) registry: u64,
@@ -283,7 +284,10 @@ impl State {
         match event {
             Event::Created => {}
             Event::Registry => self.registry = self.registry.saturating_add(1),
-            Event::Root { epoch, .. } => self.epoch = self.epoch.max(*epoch),
+            Event::Root { epoch, id } => {
+                self.epoch = self.epoch.max(*epoch);
+                self.roots.insert(*id, *epoch);
+            }
             Event::Forgot { tag, state, keeps, .. } => {
                 self.new_era(tag, *state).forgotten = Some(keeps.clone());
             }
@@ -529,11 +533,23 @@ impl Journal {
         }
     }
 
-    /// Proves, to who holds the journal's key, which root epoch the batch of this row left, and when.
-    pub(crate) fn proof_of_left(&self, batch: &[u8], epoch: u64, at_ms: i64) -> [u8; 32] {
-        let length = crate::wire::length(batch).to_be_bytes();
-        let (epoch, at_ms) = (epoch.to_be_bytes(), at_ms.to_be_bytes());
-        *self.key.mac(&[LEFT, self.vault.bytes(), &length, batch, &epoch, &at_ms])
+    /// What a row of this name is to hold: the content, and a proof that this vault wrote it. It does not tell an older
+    /// row of the same name from a newer one; that is for who reads it.
+    pub(crate) fn prove(&self, name: &[u8], mut content: Vec<u8>) -> Vec<u8> {
+        let proof = self.proof(name, &content);
+        content.put(&proof);
+        content
+    }
+
+    /// The content of a row of this name; `None` where this vault did not write it.
+    pub(crate) fn proven<'a>(&self, name: &[u8], row: &'a [u8]) -> Option<&'a [u8]> {
+        let (content, proof) = row.split_last_chunk::<32>()?;
+        crypto::equal(proof, &self.proof(name, content)).then_some(content)
+    }
+
+    fn proof(&self, name: &[u8], content: &[u8]) -> [u8; 32] {
+        let length = crate::wire::length(name).to_be_bytes();
+        *self.key.mac(&[label::ROW_PROOF, self.vault.bytes(), &length, name, content])
     }
 
     fn replay_into_memory(&self, lines: &[Line]) -> Result<Head> {

@@ -29,7 +29,9 @@ pub(crate) mod label {
     pub(crate) const CONTEXT: &[u8] = b"customer-vault/v1/context";
     pub(crate) const ROW: &[u8] = b"customer-vault/v1/row";
     pub(crate) const VERSION: &[u8] = b"customer-vault/v1/version";
+    pub(crate) const BLIND_INDEX: &[u8] = b"customer-vault/v1/blind-index";
     pub(crate) const PENDING: &[u8] = b"customer-vault/v1/pending";
+    pub(crate) const ROW_PROOF: &[u8] = b"customer-vault/v1/row-proof";
 }
 
 macro_rules! stages {

@@ -89,7 +89,9 @@
 //! | feature | default | gives |
 //! | --- | --- | --- |
 //! | `redb` | yes | [`store::RedbStore`]: one file, crash-safe, one process |
-//! | `postgres` | no | `store::PostgresStore` and `witness::PostgresWitness`: tables of two databases, several processes |
+//! | `postgres` | no | `store::PostgresStore`: a table in a PostgreSQL database, any number of processes; `witness::PostgresWitness`: one in another |
+//! | `postgres-types` | no | [`Sealed`] as a `bytea` column for `tokio-postgres` and `postgres` |
+//! | `sqlx-0_9` | no | [`Sealed`] as a `BYTEA` column for `sqlx` 0.9; needs Rust 1.94, as `sqlx` does |
 //! | `testing` | no | `testing`: a vault in memory, a clock by hand, faults, the store contract |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -134,9 +136,11 @@ mod retention;
 mod shred;
 // Where it lives.
 pub mod clock;
+mod index;
 pub mod log;
 pub mod note;
 mod records;
+mod staged;
 pub mod store;
 // The whole.
 pub mod error;
@@ -157,6 +161,7 @@ pub use custody::Custody;
 pub use error::{Absent, Error, Result};
 pub use forget::{Forget, ForgetReceipt};
 pub use grant::Grant;
+pub use index::Indexable;
 pub use purpose::{Basis, LegalHold, OpensFor, Purpose, PurposeId, PurposeInfo, SubjectAccess};
 pub use record::{Field, NoId, Record, RecordId, RecordIdBytes, Sealable};
 pub use records::RecordKey;
@@ -164,6 +169,7 @@ pub use schema::{Class, FieldInfo, Registry, Schema, Term, Treatment, Unit};
 pub use sealed::Sealed;
 pub use sealer::Sealer;
 pub use shred::{ExpireReceipt, SettleReceipt, ShredReceipt};
+pub use staged::{Completed, Staged, Staging};
 pub use status::{PurposeStatus, Status};
 pub use token::Token;
 pub use unlock::{Revoke, Scope, TokenInfo, field};

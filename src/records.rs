@@ -7,6 +7,7 @@
 use zeroize::Zeroizing;
 
 use crate::actor::{Actor, Ground, SubjectId};
+use crate::change::Assembled;
 use crate::crypto::{Hkdf, Prf};
 use crate::entry::{Meta, records_part};
 use crate::error::{Erased, Error, Malformed, Misuse, Result, RolledBack};
@@ -69,10 +70,8 @@ impl Vault {
         ground: &Ground,
     ) -> Result<()> {
         let inner = &self.0;
-        let record_id = key.with_bytes(|bytes| bytes.map(<[u8]>::to_vec)).ok_or(Misuse::Identifier)?;
-        if sealed.as_bytes().len() > 24 << 20 {
-            return Err(Misuse::TooLarge.into());
-        }
+        let record_id = bytes_of(key)?;
+        small_enough(sealed)?;
         inner.write::<R>(id, &record_id, Some(sealed.as_bytes()), Action::Put, actor, ground).await?;
         Ok(())
     }
@@ -95,7 +94,7 @@ impl Vault {
         ground: &Ground,
     ) -> Result<Option<Sealed<R>>> {
         let inner = &self.0;
-        let record_id = key.with_bytes(|bytes| bytes.map(<[u8]>::to_vec)).ok_or(Misuse::Identifier)?;
+        let record_id = bytes_of(key)?;
         let tag = inner.tag(id);
         let keys = inner.record_keys()?;
         let (name, head) = (keys.name(&tag, R::RECORD, &record_id), head_name(&tag));
@@ -173,9 +172,17 @@ impl Vault {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<bool> {
-        let record_id = key.with_bytes(|bytes| bytes.map(<[u8]>::to_vec)).ok_or(Misuse::Identifier)?;
+        let record_id = bytes_of(key)?;
         self.0.write::<R>(id, &record_id, None, Action::Delete, actor, ground).await
     }
+}
+
+pub(crate) fn bytes_of<R: Record>(key: impl RecordKey<R>) -> Result<Vec<u8>> {
+    key.with_bytes(|bytes| bytes.map(<[u8]>::to_vec)).ok_or(Misuse::Identifier.into())
+}
+
+pub(crate) fn small_enough<R: Record>(sealed: &Sealed<R>) -> Result<()> {
+    if sealed.as_bytes().len() > 24 << 20 { Err(Misuse::TooLarge.into()) } else { Ok(()) }
 }
 
 impl Inner {
@@ -189,52 +196,65 @@ impl Inner {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<bool> {
-        let tag = self.tag(id);
-        let keys = self.record_keys()?;
-        let (name, head_name) = (keys.name(&tag, R::RECORD, record_id), head_name(&tag));
         for _ in 0..ATTEMPTS {
-            let subject = self.read_subject(&tag, &[name.clone(), head_name.clone()]).await?;
-            // After reading, which takes in what other processes have frozen or let go on.
-            self.refuse_if_frozen()?;
-            let entry = self.about_subject(&subject, self.entry_by(action, actor, ground)?)?;
-            if sealed.is_some() && (self.fenced(&tag) || Self::forgotten(&subject)?) {
-                return Err(Erased::Forgotten.into());
-            }
-            let [row, head_row] = subject.more.as_slice() else { return Err(Malformed::Length.into()) };
-            let mut head = keys.head(self, &tag, head_row.as_ref())?;
-            if let Some(row) = row {
-                head.take(&keys, &name, place_of(&Row::parse(&row.value)?));
-            }
-            let mut batch = Batch::new()?;
-            // A forget bumps the fence: nothing is stored after it.
-            batch.expect(FENCE, Expect::unchanged(subject.fence.as_ref()));
-            batch.expect(&name, Expect::unchanged(row.as_ref()));
-            batch.expect(&head_name, Expect::unchanged(head_row.as_ref()));
-            match sealed {
-                Some(sealed) => {
-                    head.last = head.last.saturating_add(1);
-                    let mut label = Zeroizing::new(Vec::new());
-                    label.put_bytes(R::RECORD.as_bytes());
-                    label.put(record_id);
-                    let parts = vec![(NAME, label), (SEALED, Zeroizing::new(sealed.to_vec()))];
-                    let newest = subject.meta.as_ref().and_then(|meta| meta.generations.last());
-                    let generation = u64::from(newest.ok_or(Error::NotEnrolled)?.number);
-                    head.add(&keys, &name, (head.last, generation));
-                    let parent = self.rows_of(&subject, generation)?.ok_or(Erased::Purpose)?;
-                    let plain = Plain { generation, parts };
-                    batch.put(&name, wrap(&parent, &self.id, &name, head.last, &plain)?);
-                }
-                None => {
-                    batch.delete(&name);
-                }
-            }
-            let plain = Plain::whole(0, &head.encode());
-            batch.put(&head_name, wrap(&keys.heads, &self.id, &head_name, head.last, &plain)?);
-            if self.lane.commit(batch, &[entry]).await? == Committed::Yes {
-                return Ok(row.is_some());
+            let entry = self.entry_by(action, actor, ground)?;
+            let made = self.writing::<R>(id, record_id, sealed, entry).await?;
+            if self.lane.commit(made.batch, &[made.log]).await? == Committed::Yes {
+                return Ok(made.out);
             }
         }
         Err(Error::Busy)
+    }
+
+    /// What writing or deleting a row commits.
+    pub(crate) async fn writing<R: Record>(
+        &self,
+        id: &SubjectId,
+        record_id: &[u8],
+        sealed: Option<&[u8]>,
+        log: crate::log::Entry,
+    ) -> Result<Assembled<bool>> {
+        let tag = self.tag(id);
+        let keys = self.record_keys()?;
+        let (name, head_name) = (keys.name(&tag, R::RECORD, record_id), head_name(&tag));
+        let subject = self.read_subject(&tag, &[name.clone(), head_name.clone()]).await?;
+        // After reading, which takes in what other processes have frozen or let go on.
+        self.refuse_if_frozen()?;
+        let log = self.about_subject(&subject, log)?;
+        if sealed.is_some() && (self.fenced(&tag) || Self::forgotten(&subject)?) {
+            return Err(Erased::Forgotten.into());
+        }
+        let [row, head_row] = subject.more.as_slice() else { return Err(Malformed::Length.into()) };
+        let mut head = keys.head(self, &tag, head_row.as_ref())?;
+        if let Some(row) = row {
+            head.take(&keys, &name, place_of(&Row::parse(&row.value)?));
+        }
+        let mut batch = Batch::new()?;
+        // A forget bumps the fence: nothing is stored after it.
+        batch.expect(FENCE, Expect::unchanged(subject.fence.as_ref()));
+        batch.expect(&name, Expect::unchanged(row.as_ref()));
+        batch.expect(&head_name, Expect::unchanged(head_row.as_ref()));
+        match sealed {
+            Some(sealed) => {
+                head.last = head.last.saturating_add(1);
+                let mut label = Zeroizing::new(Vec::new());
+                label.put_bytes(R::RECORD.as_bytes());
+                label.put(record_id);
+                let parts = vec![(NAME, label), (SEALED, Zeroizing::new(sealed.to_vec()))];
+                let newest = subject.meta.as_ref().and_then(|meta| meta.generations.last());
+                let generation = u64::from(newest.ok_or(Error::NotEnrolled)?.number);
+                head.add(&keys, &name, (head.last, generation));
+                let parent = self.rows_of(&subject, generation)?.ok_or(Erased::Purpose)?;
+                let plain = Plain { generation, parts };
+                batch.put(&name, wrap(&parent, &self.id, &name, head.last, &plain)?);
+            }
+            None => {
+                batch.delete(&name);
+            }
+        }
+        let plain = Plain::whole(0, &head.encode());
+        batch.put(&head_name, wrap(&keys.heads, &self.id, &head_name, head.last, &plain)?);
+        Ok(Assembled { batch, log, lines: Vec::new(), out: row.is_some() })
     }
 
     /// What wraps rows outside the tree, for one use each.

@@ -51,12 +51,7 @@ async fn again(tree: &Tree, tag: &Tag, state: u64, event: &Event) -> Result<()> 
             batch.put(&due_name(day, tag), Vec::new());
         }
         if matches!(event, Event::Held { .. } | Event::Released { .. }) {
-            for (name, value) in crate::hold::standing_rows(tag, entry.meta.held.is_some()) {
-                match value {
-                    Some(value) => batch.put(&name, value),
-                    None => batch.delete(&name),
-                };
-            }
+            batch.put(crate::hold::GUARD, Vec::new());
         }
         if tree.rows.commit(batch).await? == Committed::Yes {
             return Ok(());

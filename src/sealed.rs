@@ -15,6 +15,9 @@ use crate::purpose::{OpensFor, Purpose, PurposeId};
 use crate::record::{NoId, Record, RecordId, Sealable};
 use crate::wire::Reader;
 
+#[cfg(any(feature = "postgres-types", feature = "sqlx-0_9"))]
+mod columns;
+
 /// The version of the format, and the first byte of every sealed value.
 pub(crate) const VERSION: u8 = 1;
 /// The most cells in a sealed record.

@@ -9,7 +9,6 @@ use crate::actor::{Actor, Ground};
 use crate::certificate::{Certificate, Pending};
 use crate::change::{DUE, due_name, due_of};
 use crate::clock::{Day, rfc3339};
-use crate::crypto;
 use crate::entry::Entry;
 use crate::error::{Error, Halted, KeeperError, Malformed, Misuse, Result, RolledBack, StoreError};
 use crate::hold;
@@ -18,9 +17,11 @@ use crate::key::Tag;
 use crate::log::{Action, Count};
 use crate::note::sign_note;
 use crate::row::Plain;
-use crate::store::{Batch, Committed, Key, Range};
+use crate::store::{Batch, Committed, Expect, Key, Range, Versioned};
+use crate::tree::batch::{BatchId, Phase, Removals, batch_name};
 use crate::tree::node::{day_of, tag_of};
-use crate::tree::rotate::{BatchId, Beside, Phase, RETIRED, Retired, batch_name};
+use crate::tree::root::{RETIRED, Retired};
+use crate::tree::rotate::Beside;
 use crate::tree::{ATTEMPTS, Epoch, Node};
 use crate::vault::{Inner, Vault};
 use crate::wire::{Put as _, Reader};
@@ -73,10 +74,14 @@ struct Expiry {
 }
 
 impl Expiry {
-    /// One that was interrupted, or nothing.
+    /// One that was interrupted, or nothing. A row that this vault did not write is none: its days would be somebody
+    /// else's choice, in a signed note. One that was put back names days that are destroyed too, and repeats them.
     async fn unfinished(inner: &Inner) -> Result<Self> {
-        let Some(row) = inner.rows.get(EXPIRY).await? else { return Ok(Self::default()) };
-        let mut r = Reader::new(&row.value);
+        let row = inner.rows.get(EXPIRY).await?;
+        let Some(content) = row.as_ref().and_then(|row| inner.journal.proven(EXPIRY, &row.value)) else {
+            return Ok(Self::default());
+        };
+        let mut r = Reader::new(content);
         let mut expiry = Expiry { batch: r.array()?, days: BTreeSet::new() };
         while !r.is_empty() {
             expiry.days.insert(Day(r.u16()?));
@@ -84,10 +89,10 @@ impl Expiry {
         Ok(expiry)
     }
 
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self, inner: &Inner) -> Vec<u8> {
         let mut out = self.batch.to_vec();
         self.days.iter().for_each(|day| out.put_u16(day.number()));
-        out
+        inner.journal.prove(EXPIRY, out)
     }
 }
 
@@ -107,15 +112,16 @@ impl Vault {
     ///
     /// # Errors
     ///
-    /// [`Halted::Clock`] where the clock stands further beyond the mark of time than the settings allow; what store and
-    /// keeper say. Where the keeper cannot be reached the keys are removed and the root is not replaced:
+    /// [`Halted::Clock`] where the clock stands further beyond the mark of time than the settings allow;
+    /// [`RolledBack::Mixed`] where rows were altered or put back while it ran: then nothing is certified of it; what store
+    /// and keeper say. Where the keeper cannot be reached the keys are removed and the root is not replaced:
     /// the next shred goes on.
     pub async fn shred(&self, actor: &Actor, ground: &Ground) -> Result<ShredReceipt> {
         let inner = &self.0;
         let _one_at_a_time = inner.maintenance.lock().await;
         // A clock that is years ahead would end every grace, and what the law keeps with it.
         inner.advance_time().await?;
-        inner.tree.settle_keeper().await?;
+        inner.tree.settle_keeper(&inner.journal).await?;
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
         inner.sweep().await?;
         let today = inner.today();
@@ -133,26 +139,26 @@ impl Vault {
         if buckets.is_empty() {
             return Ok(ShredReceipt { subjects: 0, epoch_left: None, settles_at_ms: None });
         }
-        let batch = inner.tree.begin().await?;
+        let mut removals = inner.tree.begin(&inner.journal, buckets.keys().cloned().collect()).await?;
         let mut subjects = 0_usize;
-        for (bucket, tags) in &buckets {
-            inner.shred_bucket(&batch, bucket, tags, today).await?;
+        for tags in buckets.values() {
+            inner.shred_bucket(&mut removals, tags, today).await?;
             subjects = subjects.saturating_add(tags.len());
         }
-        inner.tree.removed(&batch).await?;
+        inner.tree.removed(&inner.journal, &removals).await?;
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
         inner.sweep().await?;
-        let left = inner.left(&batch).await?;
+        let left = inner.left(&removals.id).await?;
         let mut entry = inner.entry_by(Action::Shred, actor, ground)?;
         entry = entry.counting(Count::Subjects, u64::try_from(subjects).unwrap_or(u64::MAX));
-        if let Some((epoch, _)) = left {
+        if let Some((_, epoch, _)) = left {
             entry = entry.counting(Count::Epoch, epoch);
         }
         inner.log(entry).await?;
         Ok(ShredReceipt {
             subjects,
-            epoch_left: left.map(|(epoch, _)| epoch),
-            settles_at_ms: left.map(|(_, at_ms)| inner.settles_at(at_ms)),
+            epoch_left: left.map(|(_, epoch, _)| epoch),
+            settles_at_ms: left.map(|(.., at_ms)| inner.settles_at(at_ms)),
         })
     }
 
@@ -161,24 +167,34 @@ impl Vault {
     ///
     /// # Errors
     ///
-    /// [`Halted::Clock`] as for [`shred`](Self::shred); [`KeeperError::StillUnwraps`] where the keeper says destroyed and still unwraps: then nothing is certified.
+    /// [`Halted::Clock`] as for [`shred`](Self::shred); [`KeeperError::StillUnwraps`] where the keeper says destroyed and
+    /// still unwraps: then nothing is certified. [`RolledBack::Mixed`] where rows that a certificate rests on were altered or
+    /// put back: that one does not come, all others are issued before it is said.
     pub async fn settle(&self, actor: &Actor, ground: &Ground) -> Result<SettleReceipt> {
         let inner = &self.0;
         let _one_at_a_time = inner.maintenance.lock().await;
         // A clock that is years ahead would end the restore window.
         inner.advance_time().await?;
         let now = inner.clock.wall();
-        inner.tree.retire_orphans(now).await?;
+        inner.tree.retire_orphans(&inner.journal, now).await?;
         let all_retired = inner.rows.all(Range::prefix(RETIRED)).await?;
         // After reading them: another process may have replaced a root and not yet told the keeper, for whom the old one
         // is still the active one.
-        inner.tree.settle_keeper().await?;
+        inner.tree.settle_keeper(&inner.journal).await?;
         let mut receipt = SettleReceipt::default();
         for (name, row) in all_retired {
-            let retired = Retired::decode(&row.value)?;
+            let Some(retired) = Retired::of(&inner.journal, &name, Some(&row))? else {
+                // What the keeper holds has a new row by now. This one names nothing, and must not keep others waiting.
+                inner.drop_row(&name, &row).await?;
+                continue;
+            };
             if inner.settles_at(retired.at_ms) > now {
                 // Older roots first: one that stays keeps everything behind it readable.
                 break;
+            }
+            if receipt.roots == 0 {
+                // A standby that still names it would open for nobody once it is promoted.
+                inner.rows.copies_are_current().await?;
             }
             inner.roots.destroy(retired.id).await?;
             match inner.roots.unwrap(retired.id, &retired.wrapped).await {
@@ -186,16 +202,16 @@ impl Vault {
                 Ok(_) => return Err(KeeperError::StillUnwraps.into()),
                 Err(why) => return Err(why.into()),
             }
-            inner.settled(retired.epoch, &name).await?;
+            inner.tree.settled(&inner.journal, retired.epoch).await?;
             receipt.roots = receipt.roots.saturating_add(1);
         }
-        receipt.certificates = inner.certify(now, actor, ground).await?;
+        let altered = inner.certify(now, actor, ground, &mut receipt.certificates).await?;
         if receipt.roots > 0 || !receipt.certificates.is_empty() {
             let roots = u64::try_from(receipt.roots).unwrap_or(u64::MAX);
             inner.log(inner.entry_by(Action::Settle, actor, ground)?.counting(Count::Roots, roots)).await?;
             inner.checkpoint().await?;
         }
-        Ok(receipt)
+        if altered { Err(RolledBack::Mixed.into()) } else { Ok(receipt) }
     }
 
     /// Destroys the keys of all days that are over, whatever was sealed to them, in one root replacement, and leaves a
@@ -204,12 +220,13 @@ impl Vault {
     /// # Errors
     ///
     /// [`Halted::Clock`] where the clock stands further beyond the mark of time than the settings allow: then nothing is
-    /// destroyed, and an operator has to [`confirm_time`](Self::confirm_time).
+    /// destroyed, and an operator has to [`confirm_time`](Self::confirm_time). [`RolledBack::Mixed`] where rows were altered
+    /// or put back while it ran: the next call does it again.
     pub async fn expire(&self, actor: &Actor, ground: &Ground) -> Result<ExpireReceipt> {
         let inner = &self.0;
         let _one_at_a_time = inner.maintenance.lock().await;
         inner.advance_time().await?;
-        inner.tree.settle_keeper().await?;
+        inner.tree.settle_keeper(&inner.journal).await?;
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
         let Some(mark) = inner.journal.mark() else { return Err(Halted::Clock.into()) };
         inner.top_up(true).await?;
@@ -219,18 +236,26 @@ impl Vault {
         if due.is_empty() && expiry.days.is_empty() {
             return Ok(ExpireReceipt { days: due, epoch_left: None, note: None });
         }
-        if !due.is_empty() {
-            expiry.batch = inner.tree.begin().await?;
+        // Of a batch whose rows were altered nobody can say what it left: its months are rotated again.
+        let again =
+            !expiry.days.is_empty() && inner.left(&expiry.batch).await == Err(RolledBack::Mixed.into());
+        if !due.is_empty() || again {
+            let mut months: BTreeSet<Node> = due.iter().map(|day| Node::month(*day)).collect();
+            if again {
+                months.extend(expiry.days.iter().map(|day| Node::month(*day)));
+            }
+            let mut removals = inner.tree.begin(&inner.journal, months.into_iter().collect()).await?;
+            expiry.batch = removals.id;
             expiry.days.extend(&due);
             // Written before anything is dropped: whoever comes after a crash says what was destroyed.
             let mut batch = Batch::new()?;
-            batch.put(EXPIRY, expiry.encode());
+            batch.put(EXPIRY, expiry.encode(inner));
             // It expects nothing: it was not made, and a crash would leave no note.
             if inner.rows.commit(batch).await? == Committed::Conflict {
                 return Err(Error::Busy);
             }
-            inner.drop_days(&expiry.batch, &due, mark).await?;
-            inner.tree.removed(&expiry.batch).await?;
+            inner.drop_days(&mut removals, &due, mark).await?;
+            inner.tree.removed(&inner.journal, &removals).await?;
         }
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
         inner.journal.record(&[Event::DaysDestroyed { day: mark }]).await?;
@@ -247,7 +272,7 @@ impl Vault {
             if inner.lane.commit(writes, std::slice::from_ref(&entry)).await? == Committed::Yes {
                 return Ok(ExpireReceipt {
                     days,
-                    epoch_left: left.map(|(epoch, _)| epoch),
+                    epoch_left: left.map(|(_, epoch, _)| epoch),
                     note: Some(note),
                 });
             }
@@ -273,41 +298,52 @@ impl Inner {
         left_ms.saturating_add(i64::from(self.settings.window.in_days()).saturating_mul(86_400_000))
     }
 
-    /// The epoch that a batch's last commit left, and when.
-    async fn left(&self, batch: &BatchId) -> Result<Option<(u64, i64)>> {
+    /// How many removals a batch has made, the epoch that its last commit left, and when. `None` while it is under way.
+    async fn left(&self, batch: &BatchId) -> Result<Option<(u32, u64, i64)>> {
         let name = batch_name(batch);
-        let Some(row) = self.rows.get(&name).await? else { return Ok(None) };
-        match Phase::decode(&row.value)? {
-            Phase::Left { epoch, at_ms, proof } => {
-                let ours = crypto::equal(&proof, &self.journal.proof_of_left(&name, epoch, at_ms));
-                if ours { Ok(Some((epoch, at_ms))) } else { Err(RolledBack::Mixed.into()) }
-            }
-            Phase::Removing | Phase::Rotating => Ok(None),
+        match Phase::of(&self.journal, &name, self.rows.get(&name).await?.as_ref())? {
+            Some(Phase::Left { made, epoch, at_ms }) => Ok(Some((made, epoch, at_ms))),
+            Some(Phase::Removing { .. } | Phase::Rotating { .. }) => Ok(None),
+            Some(Phase::Void) | None => Err(RolledBack::Mixed.into()),
         }
     }
 
-    /// Removes what is due from the entries of one bucket and rotates it.
-    async fn shred_bucket(&self, batch: &BatchId, bucket: &Node, due: &Due, today: Day) -> Result<()> {
+    /// Removes what is due from the entries of the next bucket and rotates it. All its entries are looked at: a row that
+    /// said that something is due may have been taken away.
+    async fn shred_bucket(&self, removals: &mut Removals, due: &Due, today: Day) -> Result<()> {
+        let (batch, removal) = (removals.id, removals.made);
         let mut edit = |name: &[u8], child: Plain, beside: &mut Beside| {
-            let Some((tag, rows)) = tag_of(name).and_then(|tag| Some((tag, due.get(&tag)?))) else {
-                return Ok(Some(child));
-            };
+            let tag = tag_of(name).ok_or(Malformed::Content)?;
             let mut entry = Entry::from_plain(child)?;
+            let found = entry.next_due().filter(|day| *day <= today).map(|day| due_name(day, &tag));
+            let rows = due.get(&tag);
+            if rows.is_none() && found.is_none() {
+                return Ok(Some(entry.to_plain()));
+            }
+            beside.extend(found.map(|row| (row, None)));
             for shredded in entry.shred(today) {
                 // A forget that was replayed on a restored store has no reference: nobody waits for its certificate.
                 if shredded.forgotten.reference != [0; 16] {
-                    let pending = Pending::of(&shredded, *batch, |purpose| self.label(purpose));
+                    let pending = Pending::of(&shredded, batch, removal, |purpose| self.label(purpose));
                     beside.push((pending.name(), Some(pending.wrap(self)?)));
                 }
             }
-            beside.extend(rows.iter().map(|row| (row.clone(), None)));
+            beside.extend(rows.into_iter().flatten().map(|row| (row.clone(), None)));
             beside.extend(entry.next_due().map(|day| (due_name(day, &tag), Some(Vec::new()))));
             if entry.keys.is_empty() && entry.hold.is_none() {
                 beside.push((gone_name(&tag), Some(Vec::new())));
             }
             Ok(Some(entry.to_plain()))
         };
-        self.tree.remove(batch, bucket, &[], &mut edit).await
+        self.tree.remove(&self.journal, removals, &[], &mut edit).await
+    }
+
+    async fn drop_row(&self, name: &[u8], row: &Versioned) -> Result<()> {
+        let mut batch = Batch::new()?;
+        batch.expect(name, Expect::Version(row.version));
+        batch.delete(name);
+        self.rows.commit(batch).await?;
+        Ok(())
     }
 
     /// Deletes the records of subjects of whom nothing opens any more: kept, they would only take room. A row says whose,
@@ -323,9 +359,8 @@ impl Inner {
         Ok(())
     }
 
-    async fn drop_days(&self, batch: &BatchId, days: &[Day], mark: Day) -> Result<()> {
-        let months: BTreeSet<Node> = days.iter().map(|day| Node::month(*day)).collect();
-        for month in months {
+    async fn drop_days(&self, removals: &mut Removals, days: &[Day], mark: Day) -> Result<()> {
+        while let Some(month) = removals.next().cloned() {
             let own: Vec<Day> = days.iter().copied().filter(|day| Node::month(*day) == month).collect();
             let mut dropped = false;
             for _ in 0..ATTEMPTS {
@@ -339,7 +374,7 @@ impl Inner {
                 let mut edit = |name: &[u8], child: Plain, _: &mut Beside| {
                     Ok(day_of(name).is_none_or(|day| day > mark).then_some(child))
                 };
-                match self.tree.remove(batch, &month, &[guard], &mut edit).await {
+                match self.tree.remove(&self.journal, removals, &[guard], &mut edit).await {
                     Ok(()) => {
                         dropped = true;
                         break;
@@ -356,11 +391,11 @@ impl Inner {
         Ok(())
     }
 
-    fn expiry_note(&self, days: &[Day], left: Option<(u64, i64)>) -> Result<String> {
+    fn expiry_note(&self, days: &[Day], left: Option<(u32, u64, i64)>) -> Result<String> {
         let (Some(first), Some(last)) = (days.first(), days.last()) else { return Err(Misuse::Day.into()) };
         let mut text = format!("{}/expiry\n", self.origin());
         let _ = writeln!(text, "days {first} to {last}: {} keys destroyed", days.len());
-        if let Some((epoch, at_ms)) = left {
+        if let Some((_, epoch, at_ms)) = left {
             let _ = writeln!(text, "root epoch left: {epoch} at {}", rfc3339(at_ms));
             let _ = writeln!(text, "unreadable after: {}", rfc3339(self.unreadable_after(at_ms)));
         }
@@ -374,35 +409,36 @@ impl Inner {
     }
 }
 
-/// The row of the highest epoch whose root is destroyed, with all before it.
-const SETTLED: &[u8] = b"S";
-
 impl Inner {
-    async fn settled(&self, epoch: u64, retired: &[u8]) -> Result<()> {
-        for _ in 0..ATTEMPTS {
-            let row = self.rows.get(SETTLED).await?;
-            let known = settled_epoch(row.as_ref())?;
-            let mut batch = Batch::new()?;
-            batch.expect(SETTLED, crate::store::Expect::unchanged(row.as_ref()));
-            batch.put(SETTLED, known.max(epoch).to_be_bytes().to_vec());
-            batch.delete(retired);
-            if self.rows.commit(batch).await? == Committed::Yes {
-                return Ok(());
-            }
-        }
-        Err(Error::Busy)
-    }
-
-    /// Signs the certificates of all forgets whose epoch is settled.
-    async fn certify(&self, now: i64, actor: &Actor, ground: &Ground) -> Result<Vec<Certificate>> {
-        let settled = settled_epoch(self.rows.get(SETTLED).await?.as_ref())?;
+    /// Signs the certificates of all forgets whose epoch is settled. True where rows that one rests on were altered: it
+    /// is passed over, and must not keep others waiting.
+    async fn certify(
+        &self,
+        now: i64,
+        actor: &Actor,
+        ground: &Ground,
+        certificates: &mut Vec<Certificate>,
+    ) -> Result<bool> {
+        let settled = self.tree.settled_epoch(&self.journal).await?;
         let held = self.roots.held().await?;
         let current = self.rows.get(&Node::Root.name()).await?.ok_or(StoreError::Empty)?;
         let current = Epoch::decode(&current.value)?;
-        let mut certificates = Vec::new();
+        let mut altered = false;
         for (name, row) in self.rows.all(Range::prefix(Pending::PREFIX)).await? {
-            let pending = Pending::unwrap(self, &name, &row)?;
-            let Some((epoch, left_ms)) = self.left(&pending.batch).await? else { continue };
+            let Ok(pending) = Pending::unwrap(self, &name, &row) else {
+                altered = true;
+                continue;
+            };
+            let (epoch, left_ms) = match self.left(&pending.batch).await {
+                Ok(None) => continue,
+                // What the batch has left behind has to be this removal too.
+                Ok(Some((made, epoch, at_ms))) if pending.removal < made => (epoch, at_ms),
+                Ok(Some(_)) | Err(Error::RolledBack(RolledBack::Mixed)) => {
+                    altered = true;
+                    continue;
+                }
+                Err(why) => return Err(why),
+            };
             // Rows can be altered; what the keeper still holds cannot. No certificate while it could unwrap a root of that
             // epoch or an earlier one, whatever the rows say.
             let readable = held.iter().any(|root| root.epoch <= epoch && root.id != current.id);
@@ -413,7 +449,7 @@ impl Inner {
             let entry = self.entry_by(Action::Settle, actor, ground)?.with_reference(pending.reference);
             for attempt in 0..=ATTEMPTS {
                 let mut batch = Batch::new()?;
-                batch.expect(&name, crate::store::Expect::Version(row.version));
+                batch.expect(&name, Expect::Version(row.version));
                 batch.delete(&name);
                 batch.put(&Certificate::name(&pending.reference), certificate.as_str().as_bytes().to_vec());
                 if self.lane.commit(batch, std::slice::from_ref(&entry)).await? == Committed::Yes {
@@ -429,13 +465,6 @@ impl Inner {
                 }
             }
         }
-        Ok(certificates)
-    }
-}
-
-fn settled_epoch(row: Option<&crate::store::Versioned>) -> Result<u64> {
-    match row {
-        None => Ok(0),
-        Some(row) => Ok(u64::from_be_bytes(row.value.as_slice().try_into().map_err(|_| Malformed::Length)?)),
+        Ok(altered)
     }
 }

@@ -15,7 +15,12 @@ pub(crate) mod postgres;
 #[cfg(feature = "redb")]
 mod redb;
 
+/// What a pool of the shop's own is made of.
+#[cfg(feature = "postgres")]
+pub use deadpool_postgres;
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub(crate) use postgres::staged_failure;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresOptions, PostgresStore};
 #[cfg(feature = "redb")]
@@ -193,6 +198,44 @@ pub enum CommitError {
     Failed(#[from] StoreError),
 }
 
+/// A statement of SQL with its parameters, each a string of bytes (`bytea`): for the shop's own driver, in the shop's own
+/// transaction.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statement {
+    /// With `$1`, `$2`… for the parameters.
+    pub sql: String,
+    /// In their order.
+    pub parameters: Vec<Vec<u8>>,
+}
+
+impl fmt::Debug for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statement").field("parameters", &self.parameters.len()).finish_non_exhaustive()
+    }
+}
+
+/// Something about a store's settings that a promise of the vault does not hold with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Concern {
+    /// `fsync` is off: what was acknowledged may be lost with the power.
+    #[error("fsync is off: what was acknowledged may be lost with the power")]
+    NoSync,
+    /// `full_page_writes` is off: a crash may leave half a page.
+    #[error("full_page_writes is off: a crash may leave half a page")]
+    TornPages,
+    /// A standby that `synchronous_standby_names` does not name: promoted, it may lack what was acknowledged.
+    #[error("a standby is asynchronous: promoted, it may lack what was acknowledged")]
+    AsynchronousStandbys,
+    /// The role may not see the standbys' positions (`pg_monitor`): `settle` cannot tell whether they have everything.
+    #[error("the role may not see the standbys' positions: grant it pg_monitor")]
+    PositionsHidden,
+    /// A database that speaks PostgreSQL's protocol and is another one: untested.
+    #[error("a database that was not tested")]
+    Untested,
+}
+
 /// Rows with versions. Every promise here is checked by `testing::store_contract`.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The rows of these names, in their order, `None` where there is none; all as of one moment. A row that a
@@ -209,6 +252,32 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Whether several processes can have this store open. Where they can, `forget` waits until all have seen it.
     fn shared(&self) -> bool;
+
+    /// Waits until every copy of the store that may take its place has on its disk what was committed so far: before a
+    /// root key is destroyed that an older copy would still need.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Behind`] where one has not, and does not come within some seconds.
+    fn copies_are_current(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// What its settings lack for what the vault promises; empty where all is well.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be found out.
+    fn doctor(&self) -> impl Future<Output = Result<Vec<Concern>, StoreError>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    /// The batch as statements that make it in a transaction of somebody else's: run in their order, they raise an error
+    /// where a precondition does not hold, whatever the transaction's isolation and though nobody looks at row counts.
+    /// `None` where the store has no such transactions.
+    fn statements(&self, _batch: &Batch) -> Option<Vec<Statement>> {
+        None
+    }
 }
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -219,6 +288,9 @@ trait ErasedStore: Send + Sync + fmt::Debug {
     fn scan(&self, range: Range, limit: usize) -> Boxed<'_, Result<Page, StoreError>>;
     fn commit(&self, batch: Batch) -> Boxed<'_, Result<(), CommitError>>;
     fn shared(&self) -> bool;
+    fn copies_are_current(&self) -> Boxed<'_, Result<(), StoreError>>;
+    fn doctor(&self) -> Boxed<'_, Result<Vec<Concern>, StoreError>>;
+    fn statements(&self, batch: &Batch) -> Option<Vec<Statement>>;
 }
 
 impl<S: Store> ErasedStore for S {
@@ -233,6 +305,15 @@ impl<S: Store> ErasedStore for S {
     }
     fn shared(&self) -> bool {
         Store::shared(self)
+    }
+    fn copies_are_current(&self) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(Store::copies_are_current(self))
+    }
+    fn doctor(&self) -> Boxed<'_, Result<Vec<Concern>, StoreError>> {
+        Box::pin(Store::doctor(self))
+    }
+    fn statements(&self, batch: &Batch) -> Option<Vec<Statement>> {
+        Store::statements(self, batch)
     }
 }
 
@@ -255,6 +336,18 @@ impl Rows {
 
     pub(crate) fn shared(&self) -> bool {
         self.0.shared()
+    }
+
+    pub(crate) fn statements(&self, batch: &Batch) -> Option<Vec<Statement>> {
+        self.0.statements(batch)
+    }
+
+    pub(crate) async fn copies_are_current(&self) -> crate::Result<()> {
+        Ok(self.0.copies_are_current().await?)
+    }
+
+    pub(crate) async fn doctor(&self) -> crate::Result<Vec<Concern>> {
+        Ok(self.0.doctor().await?)
     }
 
     pub(crate) async fn read(&self, keys: &[Key]) -> crate::Result<Vec<Option<Versioned>>> {

@@ -4,8 +4,8 @@
 //!
 //! - Whoever adds, changes or removes a child commits with the parent row's version as a precondition *and writes the
 //!   parent row again*. Checking alone would lose an acknowledged enrolment to a rotation that runs at the same time.
-//! - A shred rotates node by node, deepest first, each in a small commit under the current root; a rotated child marks
-//!   its parent dirty ([`rotate`]). The root comes last.
+//! - A shred rotates node by node, deepest first, each in a small commit under the current root, which also
+//!   says how far its batch has come ([`rotate`]). The root comes last ([`root`]).
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -20,7 +20,9 @@ use crate::row::{Part, Plain, Row, wrap};
 use crate::store::{Batch, Expect, Key, Rows, Versioned};
 use crate::wire::{Put as _, Reader};
 
+pub(crate) mod batch;
 pub(crate) mod node;
+pub(crate) mod root;
 pub(crate) mod rotate;
 
 pub(crate) use node::Node;

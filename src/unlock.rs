@@ -248,7 +248,7 @@ impl Vault {
     pub async fn unlock<P: Purpose>(&self, token: &Token, id: &SubjectId) -> Result<Grant<P>> {
         let inner = &self.0;
         inner.keep_time().await?;
-        let verified = match inner.admit::<P>(token) {
+        let verified = match inner.admit_for::<P>(token) {
             Ok(verified) => Arc::new(verified),
             Err(why) => return Err(inner.refused(Action::Unlock, None, P::NUMBER, why).await),
         };
@@ -274,7 +274,7 @@ impl Vault {
             return Err(Misuse::TooLarge.into());
         }
         inner.keep_time().await?;
-        let verified = match inner.admit::<P>(token) {
+        let verified = match inner.admit_for::<P>(token) {
             Ok(verified) => Arc::new(verified),
             Err(why) => return Err(inner.refused(Action::UnlockMany, None, P::NUMBER, why).await),
         };
@@ -324,11 +324,7 @@ impl Vault {
         ground: &Ground,
     ) -> Result<Sealer<R>> {
         let inner = &self.0;
-        if !inner.served.contains(&(R::RECORD, TypeId::of::<R>())) {
-            return Err(Misuse::UnknownRecord.into());
-        }
-        inner.advance_time().await?;
-        inner.top_up(false).await?;
+        inner.ready_to_seal::<R>().await?;
         let tag = inner.tag(id);
         for _ in 0..ATTEMPTS {
             let since = inner.now();
@@ -343,42 +339,69 @@ impl Vault {
                 inner.add_keys(&tag, actor, ground).await?;
                 continue;
             }
-            let (generation, serial, state) = (newest.number, newest.serial, entry.meta.state);
-            // Before the keys are chosen: a notice that is raised meanwhile ends the sealer.
-            let purposes = inner.purposes();
-            let notices = inner
-                .journal
-                .with(|state| purposes.iter().map(|purpose| (*purpose, state.notice(*purpose))).collect());
+            // Before the log is written: what is raised or fenced meanwhile ends the sealer.
+            let sealer = inner.sealer_of(&tag, &entry, since)?;
             let log = inner.about(inner.entry_by(Action::Sealer, actor, ground)?, &entry);
-            let stands: Vec<u16> = inner.standing(&entry.meta, generation, since.day());
-            let keys = entry
-                .keys
-                .into_iter()
-                .filter(|((number, purpose), _)| *number == generation && stands.contains(purpose))
-                .map(|((_, purpose), key)| (purpose, key))
-                .collect();
             let expect = Expect::unchanged(subject.fence.take().as_ref());
-            let era = inner.era(&tag);
-            if inner.lane.append(log, Some((FENCE.to_vec(), expect))).await? == Committed::Conflict {
-                continue;
+            if inner.lane.append(log, Some((FENCE.to_vec(), expect))).await? == Committed::Yes {
+                return Ok(sealer);
             }
-            let fresh =
-                Fresh { vault: Arc::clone(inner), tag, since, era, checked: AtomicU64::new(UNCHECKED) };
-            return Ok(Sealer::new(Arc::new(sealer::Core {
-                fresh,
-                state,
-                generation,
-                serial,
-                keys,
-                notices,
-                suite: inner.tree.suite,
-                prefix: crypto::random()?,
-                counter: AtomicU64::new(0),
-                max_seals: inner.max_seals,
-                plan: RwLock::default(),
-            })));
         }
         Err(Error::Busy)
+    }
+}
+
+impl Inner {
+    /// Whether records of this type can be sealed now, with days ahead.
+    pub(crate) async fn ready_to_seal<R: Record>(&self) -> Result<()> {
+        if !self.served.contains(&(R::RECORD, TypeId::of::<R>())) {
+            return Err(Misuse::UnknownRecord.into());
+        }
+        self.advance_time().await?;
+        self.top_up(false).await
+    }
+
+    /// A sealer by what an entry says. It must not be given out before the log has it.
+    pub(crate) fn sealer_of<R: Record>(
+        self: &Arc<Self>,
+        tag: &Tag,
+        entry: &crate::entry::Entry,
+        since: Now,
+    ) -> Result<Sealer<R>> {
+        let newest = entry.newest().ok_or(Error::NotEnrolled)?;
+        let (generation, serial, state) = (newest.number, newest.serial, entry.meta.state);
+        let purposes = self.purposes();
+        let notices = self
+            .journal
+            .with(|state| purposes.iter().map(|purpose| (*purpose, state.notice(*purpose))).collect());
+        let stands: Vec<u16> = self.standing(&entry.meta, generation, since.day());
+        let mut keys = BTreeMap::new();
+        for ((number, purpose), key) in &entry.keys {
+            if *number == generation && stands.contains(purpose) {
+                let copy = Secret::from_slice(key.expose()).ok_or(Error::DoesNotOpen)?;
+                keys.insert(*purpose, copy);
+            }
+        }
+        let fresh = Fresh {
+            vault: Arc::clone(self),
+            tag: *tag,
+            since,
+            era: self.era(tag),
+            checked: AtomicU64::new(UNCHECKED),
+        };
+        Ok(Sealer::new(Arc::new(sealer::Core {
+            fresh,
+            state,
+            generation,
+            serial,
+            keys,
+            notices,
+            suite: self.tree.suite,
+            prefix: crypto::random()?,
+            counter: AtomicU64::new(0),
+            max_seals: self.max_seals,
+            plan: RwLock::default(),
+        })))
     }
 }
 
@@ -427,11 +450,10 @@ impl Inner {
         }
     }
 
-    /// What can be said of a token without a subject.
-    fn admit<P: Purpose>(&self, token: &Token) -> Result<Verified> {
-        self.known::<P>()?;
+    /// What can be said of a token without a subject: that it is ours, for one of these purposes, and lives.
+    pub(crate) fn admit(&self, token: &Token, purposes: &[u16]) -> Result<Verified> {
         let verified = token::verify(&self.tokens, &self.id, token)?;
-        if verified.purpose != P::NUMBER {
+        if !purposes.contains(&verified.purpose) {
             return Err(Denied::Purpose.into());
         }
         verified.check_time(self.token_time(self.clock.wall()))?;
@@ -440,6 +462,18 @@ impl Inner {
             return Err(Denied::Lifetime.into());
         }
         Ok(verified)
+    }
+
+    /// The same for unlocking by purpose `P`.
+    fn admit_for<P: Purpose>(&self, token: &Token) -> Result<Verified> {
+        self.known::<P>()?;
+        self.admit(token, &[P::NUMBER])
+    }
+
+    /// Whether the token, or an actor that it names, was revoked.
+    pub(crate) fn revoked(&self, token: &Verified) -> bool {
+        let actors: Vec<(u8, &str)> = token.actors.iter().map(|a| (a.kind().number(), a.name())).collect();
+        self.journal.with(|s| s.revoked(&token.id, &actors, token.purpose, issued_ms(&token.id)))
     }
 
     async fn unlock_one<P: Purpose>(
@@ -477,8 +511,7 @@ impl Inner {
         let tag = self.tag(id);
         let subject = self.read_subject(&tag, &[token_name(&verified.id)]).await?;
         self.refuse_if_frozen()?;
-        let actors: Vec<(u8, &str)> = verified.actors.iter().map(|a| (a.kind().number(), a.name())).collect();
-        if self.journal.with(|s| s.revoked(&verified.id, &actors, P::NUMBER, issued_ms(&verified.id))) {
+        if self.revoked(verified) {
             return Err(Denied::Revoked.into());
         }
         let meta = subject.meta.as_ref().ok_or(Error::NotEnrolled)?;
@@ -629,7 +662,7 @@ impl Inner {
         self.journal.with(|state| state.fences.get(tag).map_or(0, |fence| fence.era))
     }
 
-    fn unlock_entry(
+    pub(crate) fn unlock_entry(
         &self,
         action: Action,
         outcome: Outcome,
@@ -650,7 +683,13 @@ impl Inner {
 
     /// Writes a refusal down. It names no subject: an entry about somebody who is unknown or erased must link to nobody.
     /// Where even that cannot be written, the refusal stands all the same.
-    async fn refused(&self, action: Action, token: Option<&Verified>, purpose: u16, why: Error) -> Error {
+    pub(crate) async fn refused(
+        &self,
+        action: Action,
+        token: Option<&Verified>,
+        purpose: u16,
+        why: Error,
+    ) -> Error {
         let outcome = Outcome::Refused(Refusal::from(&why));
         let entry = match token {
             Some(token) => self.unlock_entry(action, outcome, token, purpose),

@@ -22,12 +22,12 @@ use crate::log::{Action, Entry, Outcome};
 use crate::note::VerifierKey;
 use crate::purpose::{Basis, PurposeId};
 use crate::schema::Registry;
-use crate::store::{Key, Rows, Versioned};
+use crate::store::{Batch, Committed, Expect, Key, Rows, Versioned};
 use crate::tree::node::under_root;
 use crate::tree::{Found, Node, Tree};
 
 mod audit;
-mod lane;
+pub(crate) mod lane;
 mod open;
 mod settings;
 
@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     pub(crate) index: Secret<Index>,
     pub(crate) signing: Secret<Signing>,
     pub(crate) lane: lane::Writer,
+    /// Lanes for changes that the shop's transactions make, while none does.
+    pub(crate) staging: Mutex<Vec<lane::Writer>>,
     /// Shred, expire and settle of one process run one after the other.
     pub(crate) maintenance: async_lock::Mutex<()>,
     /// Since when `watch` has kept leases alive: before its last read was sent.
@@ -349,12 +351,29 @@ impl Vault {
             let since = inner.now();
             let fence = inner.rows.get(FENCE).await?;
             inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?).await?;
+            // A primary that was replaced and does not know it still answers reads. It can commit nothing any more, where
+            // commits wait for standbys.
+            let mut beat = Batch::new()?;
+            beat.expect(FENCE, Expect::unchanged(fence.as_ref()));
+            if inner.lane.commit(beat, &[]).await? == Committed::Conflict {
+                continue;
+            }
             // Only after what was read is in memory may others rely on it.
             *inner.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(since);
             inner.journal.complete().await?;
             inner.clock.sleep(half).await;
         }
         Ok(())
+    }
+
+    /// What the store's settings lack for what the vault promises; empty where all is well. Ask at every start, and show it
+    /// to an operator.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be found out.
+    pub async fn doctor(&self) -> Result<Vec<crate::store::Concern>> {
+        self.0.rows.doctor().await
     }
 
     /// Stops every unlock, seal and open in all processes, within the bound, until [`unfreeze`](Self::unfreeze).

@@ -3,6 +3,7 @@
 //! for a change of the format. `tests/vectors/check.py` reads the same files without any of this code.
 #![allow(clippy::arithmetic_side_effects, reason = "tests may overflow: they panic")]
 
+mod batches;
 mod cells;
 mod chains;
 mod keeper;

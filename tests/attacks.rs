@@ -15,6 +15,8 @@ use customer_vault::value::PersonName;
 use customer_vault::*;
 use pollster::block_on;
 
+#[path = "attacks/batches.rs"]
+mod batches;
 #[path = "attacks/grants.rs"]
 mod grants;
 #[path = "attacks/processes.rs"]
@@ -85,18 +87,24 @@ struct Shop {
 
 impl Shop {
     fn open() -> Shop {
-        Shop::over(MemoryStore::new())
+        Shop::over(MemoryStore::new(), 1)
+    }
+
+    /// With nodes between buckets and root.
+    fn deep() -> Shop {
+        Shop::over(MemoryStore::new(), 3)
     }
 
     /// Over a database that other processes use too.
     fn shared() -> Shop {
-        Shop::over(MemoryStore::shared_between_handles())
+        Shop::over(MemoryStore::shared_between_handles(), 1)
     }
 
-    fn over(store: MemoryStore) -> Shop {
+    fn over(store: MemoryStore, height: u8) -> Shop {
         let clock = ManualClock::at(Day::from_ymd(2026, 1, 5).unwrap());
         let keeper = MemoryKeeper::new();
-        let vault = block_on(options(&clock).create(store.clone(), keeper.clone(), keeper.clone())).unwrap();
+        let options = options(&clock).settings(Settings::default().height(height).unwrap());
+        let vault = block_on(options.create(store.clone(), keeper.clone(), keeper.clone())).unwrap();
         let (me, why) = (tester(), test_ground());
         let shop = Shop { store, keeper, clock, vault, alice: id("alice"), me, why };
         let consent = Consent::to::<Recommendation>(shop.evidence(1));

@@ -106,6 +106,8 @@ numbered! {
         Checkpoint = 30 "checkpoint",
         /// What stands of a subject was asked.
         Status = 31 "status",
+        /// The blind index of a value was asked.
+        Index = 32 "index",
     }
     /// Why it was refused: an [`Error`] without its details, in one byte.
     Refusal {
@@ -125,6 +127,8 @@ numbered! {
         Lifetime = 22 "denied/lifetime",
         /// [`Denied::Wider`].
         Wider = 23 "denied/wider",
+        /// [`Denied::Field`].
+        Field = 24 "denied/field",
         /// [`Erased::Forgotten`].
         Forgotten = 32 "erased/forgotten",
         /// [`Erased::Purpose`].
@@ -201,6 +205,7 @@ impl From<&Error> for Refusal {
                 Denied::Subject => Refusal::Subject,
                 Denied::Lifetime => Refusal::Lifetime,
                 Denied::Wider => Refusal::Wider,
+                Denied::Field => Refusal::Field,
             },
             Error::Erased(reason) => match reason {
                 Erased::Forgotten => Refusal::Forgotten,

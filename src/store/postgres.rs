@@ -11,17 +11,22 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::memory::{PAGE_BYTES, within_bounds};
-use super::{Batch, CommitError, Expect, Key, MAX_KEY, Page, Range, Store, Versioned, version_of};
+use super::{
+    Batch, CommitError, Concern, Expect, Key, MAX_KEY, Page, Range, Statement, Store, Versioned, version_of,
+};
 use crate::error::StoreError;
 
 pub(crate) mod catalog;
+mod copies;
 pub(crate) mod link;
 mod options;
 pub(crate) mod outcome;
+mod staged;
 mod table;
 
 use link::{Link, REPEATS};
 pub use options::PostgresOptions;
+pub(crate) use outcome::staged_failure;
 use outcome::{Failure, failure};
 use table::Table;
 
@@ -242,6 +247,18 @@ impl Store for PostgresStore {
 
     fn shared(&self) -> bool {
         true
+    }
+
+    async fn copies_are_current(&self) -> Result<(), StoreError> {
+        self.wait_for_copies().await
+    }
+
+    async fn doctor(&self) -> Result<Vec<Concern>, StoreError> {
+        self.concerns().await
+    }
+
+    fn statements(&self, batch: &Batch) -> Option<Vec<Statement>> {
+        Some(staged::statements(&self.table.name(), batch))
     }
 }
 

@@ -132,6 +132,11 @@ impl Verified {
         self.checks.iter().all(|check| check.admits(id))
     }
 
+    /// Whether it was narrowed to subjects.
+    pub(crate) fn names_subjects(&self) -> bool {
+        !self.checks.is_empty()
+    }
+
     /// Whether it reaches the field.
     pub(crate) fn covers(&self, record: &str, number: u16) -> bool {
         self.fields.as_ref().is_none_or(|fields| fields.covers(record, number))

@@ -121,6 +121,22 @@ impl Writer {
         mut batch: Batch,
         entries: &[Entry],
     ) -> (impl Future<Output = Result<Committed>> + Send, Head) {
+        let (next, _) = self.extend(head, &mut batch, entries);
+        (self.rows.commit(batch), next)
+    }
+
+    /// For somebody else to commit: puts entries after the head as it is in the store now, and gives the name and version
+    /// of the last one's row, which nobody else writes. Another batch that is made before this one is committed, or given
+    /// up, is built on the same head: one of the two will fail.
+    pub(crate) async fn stage(&self, batch: &mut Batch, entries: &[Entry]) -> Result<(Key, Version)> {
+        let head = self.take(&mut Place::default()).await?;
+        let (_, name) = self.extend(&head, batch, entries);
+        let version = batch.version_of(&name);
+        Ok((name, version))
+    }
+
+    /// What the head is after a batch with these entries, and the name of the last one's row.
+    fn extend(&self, head: &Head, batch: &mut Batch, entries: &[Entry]) -> (Head, Key) {
         let mut lane = head.lane;
         for entry in entries {
             let (next, bytes) = lane.next(entry);
@@ -132,7 +148,7 @@ impl Writer {
         batch.expect(&name, Expect::unchanged(head.row.as_ref()));
         batch.put(&name, value.clone());
         let version = batch.version_of(&name);
-        (self.rows.commit(batch), Head { lane, row: Some(Versioned { version, value }) })
+        (Head { lane, row: Some(Versioned { version, value }) }, entry_name(&self.id, lane.seq))
     }
 
     async fn take(&self, place: &mut Place) -> Result<Head> {

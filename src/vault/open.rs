@@ -192,7 +192,7 @@ impl Options {
 
     async fn start(self, opening: Opening) -> Result<Vault> {
         let Opening { config, rows, roots, tree, journal, secrets } = opening;
-        tree.settle_keeper().await?;
+        tree.settle_keeper(&journal).await?;
         let registry = self.register(&tree, &journal).await?;
         let Secrets { settings, lookup, tokens, index, signing } = secrets;
         if settings.suite != config.suite || settings.height != config.height {
@@ -201,6 +201,7 @@ impl Options {
         let inner = Inner {
             id: config.id,
             lane: lane::Writer::new(config.id, rows.clone())?,
+            staging: Mutex::default(),
             registry_seen: AtomicU64::new(journal.with(|state| state.registry)),
             rows,
             roots,

@@ -82,7 +82,7 @@ fn touches(batch: &Batch, kind: u8) -> bool {
 }
 
 fn removes_keys(batch: &Batch) -> bool {
-    touches(batch, b's') && touches(batch, b'x')
+    touches(batch, b's') && touches(batch, b'p')
 }
 
 fn sweeps(batch: &Batch) -> bool {
@@ -177,7 +177,7 @@ fn finish(run: &Run) -> Result<ShredReceipt> {
 }
 
 #[test]
-fn abuse_35_a_batch_whose_marks_another_shred_has_consumed_gets_its_certificate() {
+fn abuse_35_a_batch_that_another_shred_has_finished_gets_its_certificate() {
     let depot = Depot::open(1);
     let [a, b] = &depot.vaults;
     block_on(b.forget(&id("bob"), by().without_grace())).unwrap();
@@ -193,17 +193,15 @@ fn abuse_35_a_batch_whose_marks_another_shred_has_consumed_gets_its_certificate(
         Box::pin(poll_fn(move |_| if stop && !gate.load(SeqCst) { Poll::Pending } else { Poll::Ready(()) }))
     });
     let slow = run(a, &["alice"]);
-    // B has looked for batches of the dead, and looks for what is dirty next.
+    // B has rotated its own way, and looks for what is complete next: A completes it, and removes.
     let (scans, met, of_a) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)), Arc::clone(&slow));
     let seen = Arc::clone(&met);
     depot.stores[1].before_each(move |call| {
-        if let Call::Scan(range) = call {
-            if range.start == b"p" {
-                scans.fetch_add(1, SeqCst);
-            }
-            if range.start == b"x" && scans.load(SeqCst) == 2 && !seen.swap(true, SeqCst) {
-                assert!(poll(&of_a).is_pending());
-            }
+        if matches!(call, Call::Scan(range) if range.start == b"p")
+            && scans.fetch_add(1, SeqCst) == 2
+            && !seen.swap(true, SeqCst)
+        {
+            assert!(poll(&of_a).is_pending());
         }
         Box::pin(async {})
     });
@@ -214,6 +212,31 @@ fn abuse_35_a_batch_whose_marks_another_shred_has_consumed_gets_its_certificate(
     assert_eq!(finish(&slow).unwrap().subjects, 1);
     assert_eq!(depot.certificates_after(7), 2);
     assert_eq!(depot.count(b"r"), 0);
+}
+
+#[test]
+fn abuse_35_a_batch_that_another_shred_took_for_dead_gets_its_certificate() {
+    let depot = Depot::open(2);
+    let [a, b] = &depot.vaults;
+    block_on(b.forget(&id("bob"), by().without_grace())).unwrap();
+    let go = Arc::new(AtomicBool::new(false));
+    let gate = Arc::clone(&go);
+    depot.stores[0].before_each(move |call| {
+        let gate = Arc::clone(&gate);
+        let says = |(name, value): &(Key, Option<Vec<u8>>)| {
+            name[0] == b'p' && value.as_ref().is_some_and(|value| value[1] == 2)
+        };
+        let stop = matches!(call, Call::Commit(batch) if batch.writes.iter().any(says));
+        Box::pin(poll_fn(move |_| if stop && !gate.load(SeqCst) { Poll::Pending } else { Poll::Ready(()) }))
+    });
+    let slow = run(a, &["alice"]);
+    assert!(poll(&slow).is_pending());
+    // A's removals of Alice and Bob are made, and A does not say so.
+    assert_eq!(block_on(b.shred(&depot.me, &depot.why)).unwrap().subjects, 0);
+    go.store(true, SeqCst);
+    assert_eq!(finish(&slow).unwrap().subjects, 2);
+    assert_eq!(depot.certificates_after(7), 2);
+    assert_eq!((depot.count(b"r"), depot.count(b"x")), (0, 0));
 }
 
 #[test]
@@ -254,15 +277,14 @@ fn abuse_35_a_batch_that_still_removes_keys_is_never_said_to_have_left_an_epoch(
     let (scans, of_a, opened) = (AtomicUsize::new(0), Arc::clone(&slow), Arc::clone(&gate));
     depot.stores[1].before_each(move |call| {
         match call {
-            Call::Scan(range) if range.start == b"p" => drop(scans.fetch_add(1, SeqCst)),
-            Call::Scan(range) if range.start == b"x" && scans.load(SeqCst) == 2 => {
-                scans.fetch_add(1, SeqCst);
+            // B has made its removals, and looks for what there is to rotate.
+            Call::Scan(range) if range.start == b"p" && scans.fetch_add(1, SeqCst) == 1 => {
                 assert!(poll(&of_a).is_pending());
             }
-            // B replaces the root: it has seen the marks, and asks how far their batches are.
-            Call::Read(names) if names.len() == 1 && names[0][0] == b'p' && scans.load(SeqCst) == 3 => {
-                scans.fetch_add(1, SeqCst);
-                opened.store(1, SeqCst);
+            // B has seen that A removes, and takes it for dead.
+            Call::Commit(batch)
+                if touches(batch, b'p') && scans.load(SeqCst) == 2 && opened.swap(1, SeqCst) == 0 =>
+            {
                 assert!(poll(&of_a).is_pending());
             }
             _ => {}
@@ -273,6 +295,7 @@ fn abuse_35_a_batch_that_still_removes_keys_is_never_said_to_have_left_an_epoch(
     depot.stores[1].without_hook();
     gate.store(2, SeqCst);
     let second = finish(&slow).unwrap();
+    assert_eq!(removals.load(SeqCst), 2);
     assert!(first.epoch_left.is_some());
     assert!(second.epoch_left.unwrap() >= last.load(SeqCst), "{second:?} {last:?}");
     assert_eq!((first.subjects, second.subjects), (1, 2));

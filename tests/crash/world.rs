@@ -265,7 +265,7 @@ impl Place {
         let again = self.settle().unwrap();
         assert_eq!((again.roots, again.certificates.len()), (0, 0), "{what}: a second settle");
         assert_eq!(self.roots().len(), 1, "{what}: roots that nobody destroys: {:?}", self.roots());
-        for (prefix, left) in [(b"x", "marks"), (b"r", "certificates to come"), (b"q", "retired roots")] {
+        for (prefix, left) in [(b"x", "ways"), (b"r", "certificates to come"), (b"q", "retired roots")] {
             assert_eq!(self.rows(prefix).len(), 0, "{what}: {left}");
         }
         assert_eq!(self.rows_until(b'w', self.clock.today()), 0, "{what}: due");

@@ -147,6 +147,40 @@ impl Server {
         }
     }
 
+    /// A standby of this server, which replicates by a slot of its name, started.
+    pub fn standby(&self, name: &str, settings: &[&str]) -> Server {
+        let dir = directory(&format!("{name}-of-{}", self.port));
+        let from = ["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "shop"];
+        let slot = ["-C", "-S", name, "-R", "-X", "stream", "-c", "fast"];
+        run(unprivileged("pg_basebackup").arg("-D").arg(dir.join("data")).args(from).args(slot));
+        let mut server = Server::at(dir, settings);
+        server.follow(self, name);
+        server.resume();
+        server
+    }
+
+    /// Lets a standby follow another primary, from its next start or reload on.
+    pub fn follow(&mut self, primary: &Server, name: &str) {
+        self.extra.retain(|line| !line.starts_with("primary_"));
+        let source = format!("host=127.0.0.1 port={} user=shop application_name={name}", primary.port);
+        self.extra.push(format!("primary_conninfo={source}"));
+        self.extra.push(format!("primary_slot_name={name}"));
+    }
+
+    /// Makes a standby the primary.
+    pub fn promote(&self) {
+        self.sql("postgres", "SELECT pg_promote(true)");
+    }
+
+    /// Stops all of its processes where they stand; `false` lets them go on.
+    pub fn paused(&self, yes: bool) {
+        let Some(pid) = self.process else { return };
+        let signal = if yes { "-STOP" } else { "-CONT" };
+        // Parent first: it would restart what it sees dead.
+        drop(Command::new("kill").args([signal, &pid.to_string()]).status());
+        drop(Command::new("pkill").args([signal, "-P", &pid.to_string()]).status());
+    }
+
     /// A connection string for a database of the cluster.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://shop@127.0.0.1:{}/{database}", self.port)

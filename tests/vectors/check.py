@@ -1056,6 +1056,46 @@ def check_journal(v):
     same("kinds", sorted(e[0] for e in events), list(range(19)))
 
 
+def proven(journal_key, vault, name, row):
+    named = b"customer-vault/v1/row-proof" + vault + u32(len(name)) + name
+    if len(row) < 32 or prf(journal_key, named + row[:-32]) != row[-32:]:
+        raise Refused("altered")
+    return Reader(row[:-32])
+
+
+def phase(r):
+    version, kind = r.u8(), r.u8()
+    same("batch", (version, kind in (1, 2, 3, 4)), (1, True))
+    said = [kind]
+    if kind != 4:
+        said.append(r.u32())
+    if kind == 2:
+        said.append(r.u32())
+    if kind == 3:
+        said += [r.u64(), r.i64()]
+    r.end()
+    return said
+
+
+def check_batch(v):
+    key, vault = bytes.fromhex(v["journal_key"]), bytes.fromhex(v["vault"])
+    name = bytes.fromhex(v["way"]["name"])
+    r = proven(key, vault, name, bytes.fromhex(v["way"]["row"]))
+    same("way", (r.u8(), r.u32()), (1, v["way"]["targets"]))
+    nodes = []
+    while r.more():
+        nodes.append(r.bytes())
+        r.u64()
+    targets, above = nodes[: v["way"]["targets"]], nodes[v["way"]["targets"] :]
+    between = {b"n" + bytes([n]) + t[2 : 2 + n] for t in targets for n in range(1, t[1])}
+    same("above", above, sorted(between, key=lambda node: (-node[1], node)))
+    name = bytes.fromhex(v["name"])
+    same("names", name[1:], bytes.fromhex(v["way"]["name"])[1:])
+    phases = [phase(proven(key, vault, name, bytes.fromhex(row))) for row in v["phases"]]
+    same("phases", [said[0] for said in phases], [1, 2, 3, 4])
+    same("left", phases[2][1:3], [v["left"]["removals"], v["left"]["epoch"]])
+
+
 def check_log_lane(v):
     vault, lane = bytes.fromhex(v["vault"]), bytes.fromhex(v["lane"])
     head, rows = lane_start(vault, lane), [bytes.fromhex(row) for row in v["rows"]]
@@ -1290,8 +1330,7 @@ def check_vault(v):
     same("head of records", (r.u8(), r.u64(), r.u64(), r.take(32)), (1, count, count, total))
 
     # Holds
-    same("held", s.below(b"y"), [b"y" + tags["carol"]])
-    s.take(b"y" + tags["carol"]), s.take(b"g")
+    s.take(b"g")
     shelves = s.below(b"h" + tags["carol"] + entries["carol"][0]["held"][0], 27)
     assert shelves
     for n in shelves:
@@ -1329,22 +1368,21 @@ def check_vault(v):
     same("checkpoint", H(note), note_hash)
 
     # Batches, roots that were left, due rows, tokens
+    def ours(n):
+        return proven(journal_key, s.vault, n, s.take(n))
+
     batches = {}
     for n in s.below(b"p"):
-        r = Reader(s.take(n))
-        same("batch", (r.u8(), r.u8()), (1, 3))
-        stated = r.take(16)
-        left = Reader(stated)
-        batches[n[1:]] = left.u64()
-        proven = b"customer-vault/v1/batch-left" + s.vault + len(n).to_bytes(4, "big") + n + stated
-        same("proof of a batch", prf(journal_key, proven), r.take(32))
-        r.end()
+        kind, made, left, _ = phase(ours(n))
+        same("batch", kind, 3)
+        batches[n[1:]] = made, left
+    same("ways", s.below(b"x"), [])
     for n in s.below(b"q"):
-        r = Reader(s.take(n))
+        r = ours(n)
         same("retired", (r.u8(), r.u64()), (1, int.from_bytes(n[1:], "big")))
         r.take(16), r.i64(), r.bytes(), r.end()
         assert int.from_bytes(n[1:], "big") < s.epoch
-    settled = int.from_bytes(s.take(b"S"), "big")
+    settled = ours(b"S").u64()
     same("settled", settled, 1)
     for n in s.below(b"w"):
         s.take(n)
@@ -1374,7 +1412,8 @@ def check_vault(v):
     for n in s.below(b"r"):
         r = Reader(Row(s.take(n)).whole(expand(index, b"customer-vault/v1/pending"), s.vault, n))
         same("waiting", (r.u8(), r.take(16)), (1, n[1:]))
-        assert batches[r.take(16)] > settled
+        made, left = batches[r.take(16)]
+        assert left > settled and r.u32() < made
         r.take(32), r.i64(), r.text(), r.text(), r.text()
         same("to be destroyed", [r.text() for _ in range(r.u16())], ["shipping", "newsletter"])
         while r.more():
@@ -1397,6 +1436,7 @@ KINDS_OF_VECTORS = {
     "row": check_row,
     "token": check_token,
     "journal": check_journal,
+    "batch": check_batch,
     "log-lane": check_log_lane,
     "checkpoint": check_checkpoint_file,
     "note": check_note,

@@ -18,7 +18,7 @@ pub(crate) struct Link {
     /// How long to wait for an answer.
     answer: Duration,
     /// Whether settings of PostgreSQL's planner exist.
-    is_postgres: bool,
+    pub(super) is_postgres: bool,
 }
 
 impl Link {

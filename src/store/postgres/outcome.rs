@@ -2,9 +2,7 @@
 
 use std::io;
 
-use tokio_postgres::error::SqlState;
-
-use crate::error::StoreError;
+use crate::error::{Error, StoreError};
 
 /// How a statement failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,18 +52,15 @@ pub(crate) fn failure(error: &tokio_postgres::Error) -> Failure {
         let refused = cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
         return if refused { Failure::Said(StoreError::ReadOnly) } else { Failure::Lost };
     };
-    if [
-        SqlState::T_R_SERIALIZATION_FAILURE,
-        SqlState::T_R_DEADLOCK_DETECTED,
-        // Two transactions made the same row: one of them sees the other's at its next attempt.
-        SqlState::UNIQUE_VIOLATION,
-    ]
-    .contains(state)
-    {
-        return Failure::Repeat;
-    }
-    let code = state.code();
+    by_code(state.code())
+}
+
+/// By the SQLSTATE.
+fn by_code(code: &str) -> Failure {
     Failure::Said(match code {
+        // To be made again: a serialization failure, a deadlock, or two transactions that made the same row, of which one
+        // sees the other's at its next attempt.
+        "40001" | "40P01" | "23505" => return Failure::Repeat,
         "57014" | "55P03" => StoreError::Timeout,
         "0A000" => UNSUPPORTED,
         "25006" => StoreError::ReadOnly,
@@ -82,4 +77,16 @@ pub(crate) fn failure(error: &tokio_postgres::Error) -> Failure {
             _ => StoreError::Io(io::ErrorKind::Other),
         },
     })
+}
+
+/// What a staged change's failure means, by its SQLSTATE where the database has said one: somebody else was first, or what
+/// the database says.
+pub(crate) fn staged_failure(code: Option<&str>) -> Error {
+    match code.map(by_code) {
+        // What the statements raise themselves.
+        _ if code == Some("22012") => Error::Busy,
+        Some(Failure::Repeat) => Error::Busy,
+        Some(why) => why.into_store().into(),
+        None => StoreError::Unreachable.into(),
+    }
 }

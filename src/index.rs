@@ -1,0 +1,129 @@
+//! Blind indexes: a keyed hash of a value, by which equal values are found without being stored. The format is in
+//! docs/SPEC.md, "Blind index".
+
+use zeroize::Zeroizing;
+
+use crate::crypto::{Hkdf, Prf};
+use crate::error::{Denied, Error, Result};
+use crate::journal::FENCE;
+use crate::key::label;
+use crate::log::{Action, Outcome};
+use crate::record::Field;
+use crate::store::{Committed, Expect};
+use crate::token::{Fields, Token, Verified};
+use crate::tree::ATTEMPTS;
+use crate::unlock::field;
+use crate::value::{Email, Encoder, FieldType, Iban, PaymentToken, Phone, ResidentId, Value};
+use crate::vault::{Inner, Vault};
+
+/// A value that can be looked up by a blind index: one of which there are so many that nobody tries them all. A date of
+/// birth, a postcode or a name is none: whoever may ask for index values could list them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no blind index",
+    note = "only values that nobody can try out have one: `Email`, `Phone`, `ResidentId`, `Iban`, `PaymentToken`"
+)]
+pub trait Indexable: FieldType + indexable::Sealed {
+    /// What is looked up: `T` for `Option<T>`.
+    type Value: Value;
+}
+
+mod indexable {
+    pub trait Sealed {}
+}
+
+macro_rules! indexable {
+    ($($value:ty)+) => { $(
+        impl indexable::Sealed for $value {}
+        impl Indexable for $value {
+            type Value = $value;
+        }
+        impl indexable::Sealed for Option<$value> {}
+        impl Indexable for Option<$value> {
+            type Value = $value;
+        }
+    )+ };
+}
+
+indexable!(Email Phone ResidentId Iban PaymentToken);
+
+impl Vault {
+    /// The blind index of a value of field `F`: 16 bytes, equal for equal values of this field in this vault, and random
+    /// to whoever has not the vault's index key. For a column of the shop's own, unique where the shop wants it so.
+    ///
+    /// The token must be for a purpose that the field names and reach the field; it cannot be narrowed to a subject, since
+    /// who is looked up is not known yet. The call is in the log, without the value.
+    ///
+    /// **What it tells**: that two rows have the same value, and to whoever may call this, whether a value that is guessed
+    /// is among the rows. **After a forget** the vault keeps nothing of it, and the shop's column is the shop's to clear:
+    /// an index value that is left behind still tells whoever may call this that the value was there, until the index key
+    /// is changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Denied`] for a token that is not valid, was revoked, or is for another purpose, fields or a subject;
+    /// [`Error::Halted`] when frozen. Refusals are in the log.
+    pub async fn index<F: Field>(
+        &self,
+        token: &Token,
+        value: &<F::Type as Indexable>::Value,
+    ) -> Result<[u8; 16]>
+    where
+        F::Type: Indexable,
+    {
+        self.0.index::<F>(token, value).await
+    }
+}
+
+impl Inner {
+    async fn index<F: Field>(&self, token: &Token, value: &<F::Type as Indexable>::Value) -> Result<[u8; 16]>
+    where
+        F::Type: Indexable,
+    {
+        self.keep_time().await?;
+        let purposes: Vec<u16> = F::INFO.terms.iter().map(|term| term.purpose.number).collect();
+        let verified = match self.admit(token, &purposes) {
+            Ok(verified) => verified,
+            Err(why) => return Err(self.refused(Action::Index, None, 0, why).await),
+        };
+        for _ in 0..ATTEMPTS {
+            let fence = self.rows.get(FENCE).await?;
+            self.journal.catch_up(self.journal.head_of(fence.as_ref())?).await?;
+            let allowed = self.may_index::<F>(&verified);
+            if let Err(why) = allowed {
+                return Err(self.refused(Action::Index, Some(&verified), verified.purpose, why).await);
+            }
+            let entry = self.unlock_entry(Action::Index, Outcome::Done, &verified, verified.purpose)?;
+            let entry = entry.touching(Fields::new(&[field::<F>()])?);
+            let expect = (FENCE.to_vec(), Expect::unchanged(fence.as_ref()));
+            if self.lane.append(entry, Some(expect)).await? == Committed::Yes {
+                return Ok(self.index_of::<F>(value));
+            }
+        }
+        Err(Error::Busy)
+    }
+}
+
+impl Inner {
+    /// What can change while it waits for the log.
+    fn may_index<F: Field>(&self, token: &Verified) -> Result<()> {
+        self.refuse_if_frozen()?;
+        token.check_time(self.token_time(self.clock.wall()))?;
+        if self.revoked(token) {
+            return Err(Denied::Revoked.into());
+        }
+        if token.names_subjects() {
+            return Err(Denied::Subject.into());
+        }
+        if token.covers(F::RECORD, F::INFO.number) { Ok(()) } else { Err(Denied::Field.into()) }
+    }
+
+    fn index_of<F: Field>(&self, value: &impl Value) -> [u8; 16] {
+        let mut key = Zeroizing::new([0; 32]);
+        Hkdf::from_prk(self.index.expose()).expand(&[label::BLIND_INDEX], &mut key);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(Value::encoded_len(value)));
+        Value::encode(value, &mut Encoder::new(&mut bytes));
+        let record = F::RECORD.as_bytes();
+        let length = crate::wire::length(record).to_be_bytes();
+        Prf::new(&key).tag(&[&length, record, &F::INFO.number.to_be_bytes(), &bytes])
+    }
+}
