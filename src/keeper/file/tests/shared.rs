@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::clock::{Clock as _, SystemClock};
 use crate::keeper::Serves;
 
 fn shared(path: &Path) -> FileKeeper {
@@ -26,7 +27,7 @@ fn remember_up_to(keeper: &FileKeeper, last: u64) {
         if known >= last {
             return;
         }
-        let next = (known.saturating_sub(1).max(1)..=(known + 2).min(last)).map(line).collect();
+        let next = (known.saturating_sub(1).max(1)..=known.saturating_add(2).min(last)).map(line).collect();
         block_on(keeper.remember(next)).unwrap();
     }
 }
@@ -112,9 +113,9 @@ fn a_passphrase_is_derived_once_a_handle() {
     let one = FileKeeper::create_shared(folder.key(), words()).unwrap();
     bind(&one, VAULT).unwrap();
     let timed = |work: &mut dyn FnMut()| {
-        let since = crate::clock::Clock::monotonic(&crate::clock::SystemClock);
+        let since = SystemClock.monotonic();
         work();
-        crate::clock::Clock::monotonic(&crate::clock::SystemClock) - since
+        SystemClock.monotonic().checked_sub(since).unwrap()
     };
     let mut two = None;
     let opening = timed(&mut || two = Some(FileKeeper::open_shared(folder.key(), words()).unwrap()));
@@ -176,9 +177,9 @@ fn abuse_36_a_call_killed_at_any_operation_is_finished_by_the_next_call_of_anoth
                 let one = faults.open_shared(folder.key(), secret()).unwrap();
                 let before = faults.operations();
                 if fails_once {
-                    faults.fail_once(at)
+                    faults.fail_once(at);
                 } else {
-                    faults.kill(at)
+                    faults.kill(at);
                 }
                 let acknowledged = call(&one, &old).is_ok();
                 let operations = faults.operations().saturating_sub(before);
