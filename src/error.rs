@@ -188,6 +188,10 @@ reasons! {
         Locked = "another process holds it",
         /// It cannot be reached now.
         Unreachable = "it cannot be reached",
+        /// It takes no writes: a standby, or a database that was made read-only.
+        ReadOnly = "read-only: connect to the primary",
+        /// It refused the role, its password, or what it may do.
+        Refused = "it refused the role or its privileges",
         /// It says destroyed and still unwraps.
         StillUnwraps = "it still opens what it says it has destroyed",
         /// The disk is full.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use crate::clock::Day;
 use crate::crypto::{self, Prf};
 use crate::error::{Error, Malformed, Misuse, Result, RolledBack, StoreError, Unsupported};
-use crate::keeper::{RootId, VaultId};
+use crate::keeper::{RootId, Serves, VaultId};
 use crate::key::{Tag, label};
 use crate::store::{Batch, Committed, Expect, Key, Range, Rows, Versioned};
 use crate::wire::{Put as _, Reader};
@@ -432,6 +432,11 @@ impl Journal {
             mark: AtomicU32::new(0),
             progress: Mutex::new(progress),
         }
+    }
+
+    /// From where the witness can be used at once.
+    pub(crate) fn witness_serves(&self) -> Serves {
+        self.witness.serves()
     }
 
     /// How many events this process has applied. What was checked at one number holds until the number changes.

@@ -122,6 +122,30 @@ impl ErasureClass {
     }
 }
 
+/// From where a store, a keeper or a witness can be used at once. Less comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Serves {
+    /// One process has it for itself.
+    OneProcess,
+    /// Any processes of one host.
+    OneHost,
+    /// Processes of any hosts.
+    ManyHosts,
+}
+
+impl Serves {
+    /// Stable, short, and fit for a report.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Serves::OneProcess => "one-process",
+            Serves::OneHost => "one-host",
+            Serves::ManyHosts => "many-hosts",
+        }
+    }
+}
+
 /// Makes, unwraps and destroys roots. Every call may be repeated: any process may find it undone and do it again.
 pub trait Keeper: Send + Sync + fmt::Debug + 'static {
     /// Binds itself to a vault where it is bound to none; afterwards serves no other.
@@ -170,6 +194,11 @@ pub trait Keeper: Send + Sync + fmt::Debug + 'static {
 
     /// What its destruction is worth.
     fn erasure_class(&self) -> ErasureClass;
+
+    /// From where it can be used at once. A keeper that does not say so serves one process.
+    fn serves(&self) -> Serves {
+        Serves::OneProcess
+    }
 }
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, KeeperError>> + Send + 'a>>;
@@ -182,6 +211,7 @@ trait ErasedKeeper: Send + Sync + fmt::Debug {
     fn destroy(&self, id: RootId) -> Boxed<'_, ()>;
     fn held(&self) -> Boxed<'_, Vec<Held>>;
     fn erasure_class(&self) -> ErasureClass;
+    fn serves(&self) -> Serves;
 }
 
 impl<K: Keeper> ErasedKeeper for K {
@@ -205,6 +235,9 @@ impl<K: Keeper> ErasedKeeper for K {
     }
     fn erasure_class(&self) -> ErasureClass {
         Keeper::erasure_class(self)
+    }
+    fn serves(&self) -> Serves {
+        Keeper::serves(self)
     }
 }
 
@@ -236,5 +269,8 @@ impl Roots {
     }
     pub(crate) fn erasure_class(&self) -> ErasureClass {
         self.0.erasure_class()
+    }
+    pub(crate) fn serves(&self) -> Serves {
+        self.0.serves()
     }
 }

@@ -89,7 +89,7 @@
 //! | feature | default | gives |
 //! | --- | --- | --- |
 //! | `redb` | yes | [`store::RedbStore`]: one file, crash-safe, one process |
-//! | `postgres` | no | `store::PostgresStore`: a table in a PostgreSQL database, any number of processes |
+//! | `postgres` | no | `store::PostgresStore`: a table in a PostgreSQL database, any number of processes; `witness::PostgresWitness`: one in another |
 //! | `postgres-types` | no | [`Sealed`] as a `bytea` column for `tokio-postgres` and `postgres` |
 //! | `sqlx-0_9` | no | [`Sealed`] as a `BYTEA` column for `sqlx` 0.9; needs Rust 1.94, as `sqlx` does |
 //! | `testing` | no | `testing`: a vault in memory, a clock by hand, faults, the store contract |
@@ -112,6 +112,7 @@ mod update;
 mod wire;
 // Where keys live.
 mod calendar;
+mod custody;
 mod entry;
 mod journal;
 pub mod keeper;
@@ -156,6 +157,7 @@ pub use certificate::Certificate;
 pub use clock::Day;
 pub use consent::{Consent, Evidence};
 pub use crypto::aead::Suite;
+pub use custody::Custody;
 pub use error::{Absent, Error, Result};
 pub use forget::{Forget, ForgetReceipt};
 pub use grant::Grant;

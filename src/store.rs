@@ -11,7 +11,7 @@ use crate::key::label;
 
 mod memory;
 #[cfg(feature = "postgres")]
-mod postgres;
+pub(crate) mod postgres;
 #[cfg(feature = "redb")]
 mod redb;
 

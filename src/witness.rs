@@ -8,7 +8,13 @@
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use crate::error::{KeeperError, Result};
-use crate::keeper::VaultId;
+use crate::keeper::{Serves, VaultId};
+
+#[cfg(feature = "postgres")]
+mod postgres;
+
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresWitness;
 
 /// A line is no longer, in bytes.
 pub(crate) const MAX_LINE: usize = 4096;
@@ -49,8 +55,14 @@ pub trait Witness: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     ///
-    /// [`KeeperError::Damaged`] for a gap; others where it cannot be made durable.
+    /// [`KeeperError::Damaged`] for a gap; [`KeeperError::Foreign`] where a number that is there has other bytes; others
+    /// where it cannot be made durable.
     fn remember(&self, lines: Vec<Line>) -> impl Future<Output = Result<(), KeeperError>> + Send;
+
+    /// From where it can be used at once. A witness that does not say so serves one process.
+    fn serves(&self) -> Serves {
+        Serves::OneProcess
+    }
 }
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, KeeperError>> + Send + 'a>>;
@@ -59,6 +71,7 @@ trait ErasedWitness: Send + Sync + fmt::Debug {
     fn bind(&self, vault: VaultId) -> Boxed<'_, ()>;
     fn recall(&self, from: u64) -> Boxed<'_, Vec<Line>>;
     fn remember(&self, lines: Vec<Line>) -> Boxed<'_, ()>;
+    fn serves(&self) -> Serves;
 }
 
 impl<W: Witness> ErasedWitness for W {
@@ -70,6 +83,9 @@ impl<W: Witness> ErasedWitness for W {
     }
     fn remember(&self, lines: Vec<Line>) -> Boxed<'_, ()> {
         Box::pin(Witness::remember(self, lines))
+    }
+    fn serves(&self) -> Serves {
+        Witness::serves(self)
     }
 }
 
@@ -89,5 +105,8 @@ impl Memory {
     }
     pub(crate) async fn remember(&self, lines: Vec<Line>) -> Result<()> {
         Ok(self.0.remember(lines).await?)
+    }
+    pub(crate) fn serves(&self) -> Serves {
+        self.0.serves()
     }
 }

@@ -1,26 +1,27 @@
 //! A keeper and witness on a local disk.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{KeeperError, Misuse, Result};
-use crate::keeper::{Candidate, ErasureClass, Held, Keeper, RootId, RootKey, VaultId};
+use crate::error::{KeeperError, Result};
+use crate::keeper::{Candidate, ErasureClass, Held, Keeper, RootId, RootKey, Serves, VaultId};
 use crate::witness::{Line, Witness};
 
 pub(crate) mod disk;
 mod format;
 pub(crate) mod journal;
 mod secret;
+mod state;
 pub(crate) mod wrapping;
 
 pub use secret::{Argon2Cost, FileSecret, Passphrase};
 
 use disk::{Disk, Names, Place};
-use format::{Contents, FileKey, Root};
 use journal::Journal;
-use wrapping::{WrappingKey, narrow};
+use state::{Needs, State, read};
+use wrapping::narrow;
 
 /// Keeper and witness in one, for one host: a key file, encrypted under a passphrase or a key, and a journal beside it.
 /// Clones are the same keeper; it may be given to a vault as both.
@@ -36,8 +37,21 @@ use wrapping::{WrappingKey, narrow};
 /// held at once; one more candidate is [`KeeperError::Full`]. Destroying the active root is refused with
 /// [`KeeperError::Locked`]. A line longer than 4 KiB is refused like a gap.
 ///
-/// All work is done in the calling task, which it blocks: a write waits for the disk a few times; opening with a
-/// passphrase takes what Argon2id takes, tenths of a second at the default cost, and its memory.
+/// # One process or several
+///
+/// [`open`](Self::open) and [`create`](Self::create) take the lock for as long as the keeper lives: no other process has
+/// the files meanwhile. [`open_shared`](Self::open_shared) and [`create_shared`](Self::create_shared) are for several
+/// processes _of one host_ on one store: each call takes the lock, reads again what another process has changed, and
+/// gives the lock back. A call waits up to 10 seconds for its turn, then fails with [`KeeperError::Locked`]; what a
+/// process that died in its turn has left is finished by the next call of any. While one process has the files for
+/// itself, shared calls fail so too; while shared ones rest, a process may take the files for itself.
+///
+/// It cannot serve processes on several hosts, and says so: [`Keeper::serves`] is [`Serves::OneProcess`] or
+/// [`Serves::OneHost`]. Copies of the files on two hosts are two keepers that know nothing of each other: the first root
+/// that one of them makes is missing in the other.
+///
+/// All work is done in the calling task, which it blocks: a write waits for the disk a few times, a shared call for its
+/// turn; opening with a passphrase takes what Argon2id takes, tenths of a second at the default cost, and its memory.
 ///
 /// # Security
 ///
@@ -52,9 +66,13 @@ use wrapping::{WrappingKey, narrow};
 /// found by itself only up to the last write of the key file, and by the vault wherever the store knows more. Only the
 /// files are checked for being writable by others, not the folders above them.
 ///
-/// The lock holds between processes of one host. Do not put the files on a network file system.
+/// The lock holds between processes of one host. Do not put the files on a network file system, and do not remove the
+/// lock file while a process has them open.
 #[derive(Clone)]
-pub struct FileKeeper(Arc<Mutex<State>>);
+pub struct FileKeeper {
+    state: Arc<Mutex<State>>,
+    serves: Serves,
+}
 
 impl fmt::Debug for FileKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,7 +89,16 @@ impl FileKeeper {
     /// is no such folder, [`KeeperError::Locked`], [`KeeperError::Full`], [`KeeperError::Io`]. After the last two a
     /// key file may be there all the same, and can be opened.
     pub fn create(path: impl AsRef<Path>, secret: FileSecret) -> Result<Self> {
-        Self::create_on(Disk::default(), path.as_ref(), secret)
+        Self::create_on(Disk::default(), path.as_ref(), secret, Serves::OneProcess)
+    }
+
+    /// The same for several processes of this host: others may open it with [`open_shared`](Self::open_shared) at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub fn create_shared(path: impl AsRef<Path>, secret: FileSecret) -> Result<Self> {
+        Self::create_on(Disk::default(), path.as_ref(), secret, Serves::OneHost)
     }
 
     /// Opens the key file at `path`, if what it asks of Argon2id is within [`Argon2Cost::LIMIT`].
@@ -102,28 +129,54 @@ impl FileKeeper {
         Self::open_on(Disk::default(), path.as_ref(), secret, max)
     }
 
+    /// Opens the key file at `path` for several processes of this host, if what it asks of Argon2id is within
+    /// [`Argon2Cost::LIMIT`]. See "One process or several" above.
+    ///
+    /// Later calls can fail with what opening can fail with, where the files were changed by something else: an older
+    /// copy that was put in their place is [`KeeperError::Damaged`], a key file under another passphrase or salt
+    /// [`KeeperError::WrongSecret`].
+    ///
+    /// # Errors
+    ///
+    /// As [`open_with`](Self::open_with); [`KeeperError::Locked`] only where another process has the files for itself, or
+    /// for longer than 10 seconds.
+    pub fn open_shared(path: impl AsRef<Path>, secret: FileSecret) -> Result<Self> {
+        Self::open_shared_with(path, secret, Argon2Cost::LIMIT)
+    }
+
+    /// The same, if what the file asks of Argon2id is within `max`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_shared`](Self::open_shared).
+    pub fn open_shared_with(path: impl AsRef<Path>, secret: FileSecret, max: Argon2Cost) -> Result<Self> {
+        Self::open_shared_on(Disk::default(), path.as_ref(), secret, max)
+    }
+
     #[expect(clippy::needless_pass_by_value, reason = "the secret is wiped when this is done")]
-    pub(crate) fn create_on(disk: Disk, path: &Path, secret: FileSecret) -> Result<Self> {
+    pub(crate) fn create_on(disk: Disk, path: &Path, secret: FileSecret, serves: Serves) -> Result<Self> {
         let names = Names::of(path)?;
         // Before the lock is taken too, so that nothing is left beside files that are not ours.
         if names.taken() || Journal::is_in_use(&names) {
             return Err(KeeperError::Exists.into());
         }
-        let place = Place::take(disk, names)?;
+        let place = if serves == Serves::OneProcess {
+            Place::take(disk, names)?
+        } else {
+            let mut place = Place::at(disk, names)?;
+            place.begin_turn()?;
+            place.tidy()?;
+            place
+        };
         if place.names.taken() {
             return Err(KeeperError::Exists.into());
         }
-        let contents = Contents {
-            vault: None,
-            sequence: 0,
-            lines: 0,
-            journal: WrappingKey::random()?,
-            active: None,
-            roots: Vec::new(),
-        };
-        let mut state = State { place, key: FileKey::fresh(&secret)?, contents, journal: None };
+        let mut state = State::fresh(place, &secret)?;
         state.write()?;
-        Ok(FileKeeper(Arc::new(Mutex::new(state))))
+        if serves != Serves::OneProcess {
+            state.place.end_turn();
+        }
+        Ok(Self::of(state, serves))
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "the secret is wiped when this is done")]
@@ -133,171 +186,137 @@ impl FileKeeper {
             return Err(KeeperError::Missing.into());
         }
         let place = Place::take(disk, names)?;
-        let file = OpenOptions::new().read(true).open(&place.names.key).map_err(disk::said)?;
-        if disk::others_may_write(&file).map_err(disk::said)? {
-            return Err(Misuse::Setting.into());
+        let bytes = read(&place.names)?;
+        let mut state = State::of(place, &bytes, &secret, max)?;
+        state.refresh_journal()?;
+        Ok(Self::of(state, Serves::OneProcess))
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the secret is wiped when this is done")]
+    pub(crate) fn open_shared_on(
+        disk: Disk,
+        path: &Path,
+        secret: FileSecret,
+        max: Argon2Cost,
+    ) -> Result<Self> {
+        let names = Names::of(path)?;
+        if !names.taken() {
+            return Err(KeeperError::Missing.into());
         }
-        let bytes = disk::read_bounded(&file, format::MAX_FILE)?;
-        let (key, contents) = FileKey::read(&bytes, &secret, max)?;
-        let journal = match contents.vault {
-            None => None,
-            Some(vault) => {
-                let key = contents.journal.expose();
-                Some(Journal::open(&place.disk, &place.names, key, vault, contents.lines)?)
-            }
-        };
-        Ok(FileKeeper(Arc::new(Mutex::new(State { place, key, contents, journal }))))
+        let mut place = Place::at(disk, names)?;
+        place.begin_turn()?;
+        let bytes = place.tidy().map_err(Into::into).and_then(|()| read(&place.names));
+        place.end_turn();
+        // Outside of the turn: nobody else shall wait for Argon2.
+        let keeper = Self::of(State::of(place, &bytes?, &secret, max)?, Serves::OneHost);
+        drop(keeper.try_turn(Needs::Journal)?);
+        Ok(keeper)
+    }
+
+    fn of(state: State, serves: Serves) -> Self {
+        FileKeeper { state: Arc::new(Mutex::new(state)), serves }
     }
 
     /// A panic elsewhere leaves the state as it was after the last step that succeeded.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state as the files have it now, and nobody else's until it is dropped.
+    fn turn(&self, needs: Needs) -> Result<Turn<'_>, KeeperError> {
+        self.try_turn(needs).map_err(narrow)
+    }
+
+    fn try_turn(&self, needs: Needs) -> Result<Turn<'_>> {
+        let mut state = self.state();
+        let shared = self.serves != Serves::OneProcess;
+        if shared {
+            state.place.begin_turn()?;
+        }
+        let mut turn = Turn { state, shared };
+        if shared {
+            turn.refresh(needs)?;
+        }
+        Ok(turn)
     }
 }
 
-struct State {
-    place: Place,
-    key: FileKey,
-    contents: Contents,
-    journal: Option<Journal>,
+/// Gives the lock back at its end, where the files are shared.
+struct Turn<'a> {
+    state: MutexGuard<'a, State>,
+    shared: bool,
 }
 
-/// Every change is made in memory, written, and taken back in memory where the write failed: the disk then has it or
-/// not, and the next write puts it back to what memory says.
-impl State {
-    fn write(&mut self) -> Result<(), KeeperError> {
-        self.contents.sequence = self.contents.sequence.checked_add(1).ok_or(KeeperError::Damaged)?;
-        self.contents.lines = self.journal.as_ref().map_or(0, Journal::count);
-        let bytes = self.key.write(&self.contents).map_err(narrow)?;
-        self.place.replace(&bytes)
-    }
-
-    /// The journal first: a key file that names a vault always has one.
-    fn bind(&mut self, vault: VaultId) -> Result<(), KeeperError> {
-        if let Some(bound) = self.contents.vault {
-            return if bound == vault { Ok(()) } else { Err(KeeperError::Foreign) };
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.shared {
+            self.state.place.end_turn();
         }
-        let key = self.contents.journal.expose();
-        self.journal = Some(Journal::create(&self.place.disk, &self.place.names, key, vault)?);
-        self.contents.vault = Some(vault);
-        self.write().inspect_err(|_| {
-            self.contents.vault = None;
-            self.journal = None;
-        })
     }
+}
 
-    fn vault(&self) -> Result<VaultId, KeeperError> {
-        self.contents.vault.ok_or(KeeperError::Missing)
+impl Deref for Turn<'_> {
+    type Target = State;
+    fn deref(&self) -> &State {
+        &self.state
     }
+}
 
-    fn candidate(&mut self, epoch: u64) -> Result<Candidate, KeeperError> {
-        let vault = self.vault()?;
-        if self.contents.roots.len() >= format::MAX_ROOTS {
-            return Err(KeeperError::Full);
-        }
-        let (key, candidate) = wrapping::candidate(vault)?;
-        let Err(index) = self.contents.find(candidate.id) else {
-            return Err(KeeperError::Io);
-        };
-        self.contents.roots.insert(index, Root { id: candidate.id, epoch, activated: false, key });
-        if let Err(error) = self.write() {
-            self.contents.roots.remove(index);
-            return Err(error);
-        }
-        Ok(candidate)
-    }
-
-    fn activate(&mut self, epoch: u64, id: RootId) -> Result<(), KeeperError> {
-        if self.contents.epoch().is_some_and(|now| epoch <= now) {
-            return Ok(());
-        }
-        let index = self.contents.find(id).map_err(|_| KeeperError::NoSuchRoot)?;
-        let root = self.contents.roots.get_mut(index).ok_or(KeeperError::NoSuchRoot)?;
-        let before = (root.epoch, root.activated, self.contents.active);
-        (root.epoch, root.activated, self.contents.active) = (epoch, true, Some(id));
-        self.write().inspect_err(|_| {
-            if let Some(root) = self.contents.roots.get_mut(index) {
-                (root.epoch, root.activated, self.contents.active) = before;
-            }
-        })
-    }
-
-    fn unwrap(&self, id: RootId, wrapped: &[u8]) -> Result<RootKey, KeeperError> {
-        let vault = self.vault()?;
-        let index = self.contents.find(id).map_err(|_| KeeperError::NoSuchRoot)?;
-        self.contents.roots.get(index).ok_or(KeeperError::NoSuchRoot)?.key.unwrap(vault, id, wrapped)
-    }
-
-    fn destroy(&mut self, id: RootId) -> Result<(), KeeperError> {
-        if self.contents.active == Some(id) {
-            return Err(wrapping::ACTIVE);
-        }
-        if let Ok(index) = self.contents.find(id) {
-            let root = self.contents.roots.remove(index);
-            if let Err(error) = self.write() {
-                self.contents.roots.insert(index, root);
-                return Err(error);
-            }
-        }
-        // Not destroyed while the content before it lies there: said again by every further call until it is gone.
-        self.place.tidy()
-    }
-
-    fn held(&self) -> Vec<Held> {
-        let held = |root: &Root| Held { id: root.id, epoch: root.epoch, activated: root.activated };
-        self.contents.roots.iter().map(held).collect()
-    }
-
-    fn recall(&self, from: u64) -> Vec<Line> {
-        self.journal.as_ref().map_or_else(Vec::new, |journal| journal.recall(from))
-    }
-
-    fn remember(&mut self, lines: Vec<Line>) -> Result<(), KeeperError> {
-        self.journal.as_mut().ok_or(KeeperError::Missing)?.append(lines)
+impl DerefMut for Turn<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
     }
 }
 
 impl Keeper for FileKeeper {
     async fn bind(&self, vault: VaultId) -> Result<(), KeeperError> {
-        self.state().bind(vault)
+        self.turn(Needs::Journal)?.bind(vault)
     }
 
     async fn candidate(&self, epoch: u64) -> Result<Candidate, KeeperError> {
-        self.state().candidate(epoch)
+        self.turn(Needs::Change)?.candidate(epoch)
     }
 
     async fn activate(&self, epoch: u64, id: RootId) -> Result<(), KeeperError> {
-        self.state().activate(epoch, id)
+        self.turn(Needs::Change)?.activate(epoch, id)
     }
 
     async fn unwrap(&self, id: RootId, wrapped: &[u8]) -> Result<RootKey, KeeperError> {
-        self.state().unwrap(id, wrapped)
+        self.turn(Needs::Roots)?.unwrap(id, wrapped)
     }
 
     async fn destroy(&self, id: RootId) -> Result<(), KeeperError> {
-        self.state().destroy(id)
+        self.turn(Needs::Change)?.destroy(id)
     }
 
     async fn held(&self) -> Result<Vec<Held>, KeeperError> {
-        Ok(self.state().held())
+        Ok(self.turn(Needs::Roots)?.held())
     }
 
     fn erasure_class(&self) -> ErasureClass {
         ErasureClass::BestEffort
     }
+
+    fn serves(&self) -> Serves {
+        self.serves
+    }
 }
 
 impl Witness for FileKeeper {
     async fn bind(&self, vault: VaultId) -> Result<(), KeeperError> {
-        self.state().bind(vault)
+        self.turn(Needs::Journal)?.bind(vault)
     }
 
     async fn recall(&self, from: u64) -> Result<Vec<Line>, KeeperError> {
-        Ok(self.state().recall(from))
+        Ok(self.turn(Needs::Journal)?.recall(from))
     }
 
     async fn remember(&self, lines: Vec<Line>) -> Result<(), KeeperError> {
-        self.state().remember(lines)
+        self.turn(Needs::Journal)?.remember(lines)
+    }
+
+    fn serves(&self) -> Serves {
+        self.serves
     }
 }
 

@@ -4,7 +4,7 @@
 //! content). One row, whose name is longer than any that a vault writes, says that the table is ours and of which
 //! version. The SQL is that of the standard and of `unnest`: no extensions, sequences or advisory locks.
 
-use std::{collections::HashMap, fmt, pin::pin, time::Duration};
+use std::{collections::HashMap, fmt, pin::pin};
 
 use deadpool_postgres::{Object, Pool};
 use tokio_postgres::Row;
@@ -16,19 +16,19 @@ use super::{
 };
 use crate::error::StoreError;
 
+pub(crate) mod catalog;
 mod copies;
+pub(crate) mod link;
 mod options;
-mod outcome;
+pub(crate) mod outcome;
 mod staged;
 mod table;
 
+use link::{Link, REPEATS};
 pub use options::PostgresOptions;
 pub(crate) use outcome::staged_failure;
 use outcome::{Failure, failure};
 use table::Table;
-
-/// How often a statement that the database asks to repeat is repeated before the caller hears of a conflict.
-const REPEATS: u32 = 12;
 
 /// A table in a PostgreSQL database, version 13 or later, for any number of processes and hosts.
 ///
@@ -48,16 +48,8 @@ const REPEATS: u32 = 12;
 /// ([`guide::postgres`](crate::guide::postgres)).
 #[derive(Clone)]
 pub struct PostgresStore {
-    pool: Pool,
+    link: Link,
     table: Table,
-    limits: Limits,
-}
-
-/// How long the store waits.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    /// For an answer.
-    answer: Duration,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -92,55 +84,11 @@ impl PostgresStore {
     }
 
     async fn open(pool: Pool, options: PostgresOptions) -> Result<Self, StoreError> {
-        let limits = Limits { answer: options.answer };
-        let mut store = PostgresStore { pool, table: Table::named(&options.schema, &options.table)?, limits };
-        let client = store.client().await?;
-        let found = limits.wait(store.table.find_or_make(&client)).await?;
-        store.table.is_postgres = found?;
-        Ok(store)
-    }
-
-    async fn client(&self) -> Result<Object, StoreError> {
-        use deadpool_postgres::PoolError;
-        self.pool.get().await.map_err(|error| match error {
-            PoolError::Timeout(_) => StoreError::Exhausted,
-            PoolError::Backend(error) => failure(&error).into_store(),
-            PoolError::Closed => StoreError::Closed,
-            PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => StoreError::Settings,
-        })
-    }
-
-    /// Runs a reading statement, again where the connection was lost.
-    async fn look(
-        &self,
-        statement: &str,
-        types: &[Type],
-        parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, StoreError> {
-        let mut attempts = 3_u32;
-        loop {
-            let client = self.client().await?;
-            let answer = async {
-                let statement = client.prepare_typed_cached(statement, types).await?;
-                client.query(&statement, parameters).await
-            };
-            let why = match self.limits.wait(answer).await {
-                Ok(Ok(rows)) => return Ok(rows),
-                Ok(Err(error)) => failure(&error),
-                Err(timeout) => {
-                    // The answer is still to come: nobody else shall wait behind it.
-                    drop(Object::take(client));
-                    return Err(timeout);
-                }
-            };
-            if why == Failure::Lost {
-                drop(Object::take(client));
-            }
-            attempts = attempts.saturating_sub(1);
-            if attempts == 0 || !matches!(why, Failure::Lost | Failure::Repeat) {
-                return Err(why.into_store());
-            }
-        }
+        let table = Table::named(&options.schema, options.table_or("customer_vault"))?;
+        let link = Link::to(pool, options.answer).await?;
+        let client = link.client().await?;
+        link.wait(table.find_or_make(&client)).await??;
+        Ok(PostgresStore { link, table })
     }
 
     /// One attempt: opening the transaction, the statement and the commit go out together, so that a future which is
@@ -150,7 +98,7 @@ impl PostgresStore {
             client.prepare_typed_cached(&self.table.commit, &COMMIT_TYPES).await.map_err(|e| failure(&e));
         // Nothing was written yet: whatever goes wrong here is no unknown outcome.
         let write = write.map_err(Failure::before_anything)?;
-        let begin = pin!(client.batch_execute(self.table.begin()));
+        let begin = pin!(client.batch_execute(self.link.begin()));
         let parameters: [&(dyn ToSql + Sync); 6] = [
             &parts.expected,
             &parts.versions,
@@ -222,18 +170,12 @@ impl<'a> Parts<'a> {
     }
 }
 
-impl Limits {
-    async fn wait<T>(&self, answer: impl Future<Output = T>) -> Result<T, StoreError> {
-        tokio::time::timeout(self.answer, answer).await.map_err(|_| StoreError::Timeout)
-    }
-}
-
 impl Store for PostgresStore {
     async fn read(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = self.look(&self.table.read, &[Type::BYTEA_ARRAY], &[&keys]).await?;
+        let rows = self.link.look(&self.table.read, &[Type::BYTEA_ARRAY], &[&keys]).await?;
         let mut found: HashMap<&[u8], Versioned> = HashMap::with_capacity(rows.len());
         for row in &rows {
             let read_only: &str = row.try_get(0).map_err(|_| StoreError::Damaged)?;
@@ -255,7 +197,7 @@ impl Store for PostgresStore {
         let asked = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
         let bytes = i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX);
         let types = [Type::BYTEA, Type::BYTEA, Type::INT8, Type::INT8];
-        let rows = self.look(&self.table.scan, &types, &[&range.start, &end, &asked, &bytes]).await?;
+        let rows = self.link.look(&self.table.scan, &types, &[&range.start, &end, &asked, &bytes]).await?;
         let mut page = Page::default();
         for row in &rows {
             let name: Key = row.try_get(0).map_err(|_| StoreError::Damaged)?;
@@ -274,8 +216,8 @@ impl Store for PostgresStore {
         within_bounds(&batch)?;
         let parts = Parts::of(&batch);
         for attempt in 0..REPEATS {
-            let client = self.client().await?;
-            let why = match self.limits.wait(self.try_commit(&client, &parts)).await {
+            let client = self.link.client().await?;
+            let why = match self.link.wait(self.try_commit(&client, &parts)).await {
                 Ok(Ok(true)) => return Ok(()),
                 Ok(Ok(false)) => return Err(CommitError::Conflict),
                 Ok(Err(why)) => why,
@@ -296,10 +238,7 @@ impl Store for PostgresStore {
             }
             if attempt > 0 {
                 // Those that ran into each other shall not do so again.
-                let spread = batch.nonce.first().copied().unwrap_or(0).rotate_left(attempt);
-                let wait =
-                    (1_u64 << attempt.min(6)).saturating_mul(u64::from(spread).saturating_add(64)) / 128;
-                tokio::time::sleep(Duration::from_millis(wait)).await;
+                self.link.back_off(attempt, batch.nonce.first().copied().unwrap_or(0)).await;
             }
         }
         // Nothing was written; whoever asked reads again.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::keeper::file::disk::{Disk, Gate, Operation};
-use crate::keeper::{Argon2Cost, FileKeeper, FileSecret};
+use crate::keeper::{Argon2Cost, FileKeeper, FileSecret, Serves};
 
 /// A plan of faults. Clones share it; it belongs to the keepers that it made or opened.
 ///
@@ -36,7 +36,7 @@ impl KeeperFaults {
     ///
     /// The same.
     pub fn create(&self, path: impl AsRef<Path>, secret: FileSecret) -> Result<FileKeeper> {
-        FileKeeper::create_on(self.disk(), path.as_ref(), secret)
+        FileKeeper::create_on(self.disk(), path.as_ref(), secret, Serves::OneProcess)
     }
 
     /// [`FileKeeper::open`], under this plan.
@@ -46,6 +46,15 @@ impl KeeperFaults {
     /// The same.
     pub fn open(&self, path: impl AsRef<Path>, secret: FileSecret) -> Result<FileKeeper> {
         FileKeeper::open_on(self.disk(), path.as_ref(), secret, Argon2Cost::LIMIT)
+    }
+
+    /// [`FileKeeper::open_shared`], under this plan.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn open_shared(&self, path: impl AsRef<Path>, secret: FileSecret) -> Result<FileKeeper> {
+        FileKeeper::open_shared_on(self.disk(), path.as_ref(), secret, Argon2Cost::LIMIT)
     }
 
     /// How many operations there have been.

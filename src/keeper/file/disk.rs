@@ -18,7 +18,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::clock::{Clock as _, SystemClock};
 use crate::error::KeeperError;
 
 /// What a fault can stop.
@@ -153,14 +155,17 @@ pub(super) fn said(error: io::Error) -> KeeperError {
     }
 }
 
-/// The names, and the lock that is held as long as this lives.
+/// How long a shared call waits for its turn. A turn lasts for a few syncs.
+const TURN: Duration = Duration::from_secs(10);
+
+/// The names, and the lock: held as long as this lives, or for a turn at a time.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) disk: Disk,
     pub(super) names: Names,
     /// A replacement did not come to its end: something may have to be put back or overwritten.
     untidy: bool,
-    _lock: File,
+    lock: File,
 }
 
 #[derive(Debug)]
@@ -201,6 +206,10 @@ impl Names {
         })
     }
 
+    pub(super) fn has_key(&self) -> bool {
+        there(&self.key)
+    }
+
     /// Whether there is a key file, or one that stepped aside.
     pub(super) fn taken(&self) -> bool {
         there(&self.key) || there(&self.old)
@@ -212,17 +221,50 @@ fn there(path: &Path) -> bool {
 }
 
 impl Place {
-    /// Takes the lock, and finishes what a crash interrupted.
+    /// Takes the lock for life, and finishes what a crash interrupted.
     pub(super) fn take(disk: Disk, names: Names) -> Result<Self, KeeperError> {
-        let lock = disk.create(&names.lock, OpenOptions::new().create(true).truncate(false)).map_err(said)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(KeeperError::Locked),
-            Err(TryLockError::Error(error)) => return Err(said(error)),
+        let mut place = Self::at(disk, names)?;
+        if !place.try_lock()? {
+            return Err(KeeperError::Locked);
         }
-        let mut place = Place { disk, names, untidy: true, _lock: lock };
         place.tidy()?;
         Ok(place)
+    }
+
+    /// Without the lock: each turn takes it.
+    pub(super) fn at(disk: Disk, names: Names) -> Result<Self, KeeperError> {
+        let lock = disk.create(&names.lock, OpenOptions::new().create(true).truncate(false)).map_err(said)?;
+        Ok(Place { disk, names, untidy: true, lock })
+    }
+
+    fn try_lock(&self) -> Result<bool, KeeperError> {
+        match self.lock.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(said(error)),
+        }
+    }
+
+    /// Takes the lock, waiting for others to give it back. It asks again and again, because no system call waits for a
+    /// lock and for no longer than so; a waiting call is not served in the order of asking.
+    pub(super) fn begin_turn(&mut self) -> Result<(), KeeperError> {
+        let since = SystemClock.monotonic();
+        let mut pause = Duration::from_micros(200);
+        while !self.try_lock()? {
+            if SystemClock.monotonic().saturating_sub(since) >= TURN {
+                return Err(KeeperError::Locked);
+            }
+            std::thread::sleep(pause);
+            pause = pause.saturating_mul(2).min(Duration::from_millis(5));
+        }
+        // Whoever had the last turn may have died in it.
+        self.untidy = true;
+        Ok(())
+    }
+
+    /// Where giving it back fails, the system does so when the file is closed.
+    pub(super) fn end_turn(&self) {
+        drop(self.lock.unlock());
     }
 
     /// After an error the old content stands, or the new one: the caller goes on with the old. After success the new

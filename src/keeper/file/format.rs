@@ -153,45 +153,41 @@ impl FileKey {
 
     /// Refuses before it takes memory for Argon2, and before it decrypts.
     pub(super) fn read(bytes: &[u8], secret: &FileSecret, max: Argon2Cost) -> Result<(Self, Contents)> {
-        let mut lines = Lines(std::str::from_utf8(bytes).map_err(|_| DAMAGED)?);
-        let version = lines.next(NAME)?;
-        if version != VERSION {
-            return Err(if decimal(version).is_some() { Unsupported::Version.into() } else { DAMAGED });
-        }
-        let kdf = kdf(lines.next("kdf ")?)?;
-        if let Kdf::Argon2id(cost) = kdf
+        let stated = Stated::parse(bytes)?;
+        if let Kdf::Argon2id(cost) = stated.kdf
             && !cost.is_within(max)
         {
             return Err(Unsupported::Parameters.into());
         }
-        let salt = hex(lines.next("salt ")?)?;
-        let commitment: [u8; 32] = hex(lines.next("commitment ")?)?;
-        let vault = lines.next("vault ")?;
-        let vault = if vault == UNBOUND { None } else { Some(VaultId(hex(vault)?)) };
-        let sequence = decimal(lines.next("sequence ")?).ok_or(DAMAGED)?;
-        let nonce = hex(lines.next("nonce ")?)?;
-        let header = bytes.strip_suffix(lines.0.as_bytes()).ok_or(DAMAGED)?;
-        let body = lines.next("body ")?;
-        if !lines.0.is_empty() {
-            return Err(DAMAGED);
-        }
-        let mut body = Zeroizing::new(Base64::decode_vec(body).map_err(|_| DAMAGED)?);
+        let file_key = Self::derive(secret, stated.kdf, stated.salt)?;
+        let contents = file_key.open(stated)?;
+        Ok((file_key, contents))
+    }
 
-        let file_key = Self::derive(secret, kdf, salt)?;
+    /// The same file after another write. Nothing is derived again: what has another salt or cost is another file.
+    pub(super) fn read_again(&self, bytes: &[u8]) -> Result<Contents> {
+        let stated = Stated::parse(bytes)?;
+        if (stated.kdf, stated.salt) != (self.kdf, self.salt) {
+            return Err(KeeperError::WrongSecret.into());
+        }
+        self.open(stated)
+    }
+
+    fn open(&self, stated: Stated<'_>) -> Result<Contents> {
+        let Stated { vault, sequence, nonce, header, mut body, .. } = stated;
         // Compared before anything is decrypted: XChaCha20-Poly1305 does not commit to its key, so that one body could
         // be made to open under many passphrases, and each try at opening would tell which half holds the right one
         // (partitioning oracle: Len, Grubbs, Ristenpart, USENIX Security 2021).
-        if !crypto::equal(&file_key.commitment, &commitment) {
+        if !crypto::equal(&self.commitment, &stated.commitment) {
             return Err(KeeperError::WrongSecret.into());
         }
         let (_, tag) = body.split_last_chunk::<TAG>().ok_or(DAMAGED)?;
         let tag = *tag;
         let end = body.len().saturating_sub(TAG);
         body.truncate(end);
-        aead::open_once(SUITE, &file_key.body_key(&nonce), &ZERO_NONCE, header, &mut body, &tag)
+        aead::open_once(SUITE, &self.body_key(&nonce), &ZERO_NONCE, header, &mut body, &tag)
             .map_err(|_| DAMAGED)?;
-        let contents = parse(&body, vault, sequence).map_err(|_| DAMAGED)?;
-        Ok((file_key, contents))
+        parse(&body, vault, sequence).map_err(|_| DAMAGED)
     }
 
     fn body_key(&self, nonce: &[u8; 32]) -> Zeroizing<[u8; 32]> {
@@ -226,6 +222,43 @@ impl FileKey {
 }
 
 const DAMAGED: Error = Error::Keeper(KeeperError::Damaged);
+
+/// A key file as it lies there, not yet believed.
+struct Stated<'a> {
+    kdf: Kdf,
+    salt: [u8; 16],
+    commitment: [u8; 32],
+    vault: Option<VaultId>,
+    sequence: u64,
+    nonce: [u8; 32],
+    /// All before the body.
+    header: &'a [u8],
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl<'a> Stated<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self> {
+        let mut lines = Lines(std::str::from_utf8(bytes).map_err(|_| DAMAGED)?);
+        let version = lines.next(NAME)?;
+        if version != VERSION {
+            return Err(if decimal(version).is_some() { Unsupported::Version.into() } else { DAMAGED });
+        }
+        let kdf = kdf(lines.next("kdf ")?)?;
+        let salt = hex(lines.next("salt ")?)?;
+        let commitment = hex(lines.next("commitment ")?)?;
+        let vault = lines.next("vault ")?;
+        let vault = if vault == UNBOUND { None } else { Some(VaultId(hex(vault)?)) };
+        let sequence = decimal(lines.next("sequence ")?).ok_or(DAMAGED)?;
+        let nonce = hex(lines.next("nonce ")?)?;
+        let header = bytes.strip_suffix(lines.0.as_bytes()).ok_or(DAMAGED)?;
+        let body = lines.next("body ")?;
+        if !lines.0.is_empty() {
+            return Err(DAMAGED);
+        }
+        let body = Zeroizing::new(Base64::decode_vec(body).map_err(|_| DAMAGED)?);
+        Ok(Stated { kdf, salt, commitment, vault, sequence, nonce, header, body })
+    }
+}
 
 struct Lines<'a>(&'a str);
 

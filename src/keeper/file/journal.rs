@@ -11,10 +11,14 @@
 //!
 //! One append is synced before the next is written. So a write that a crash interrupted can have left one bad append,
 //! at the end; it was never acknowledged, and is cut off. A bad append with a good one anywhere after it is damage.
+//!
+//! What died between a write and its sync, or was told that the sync failed, can have left one good append at the end
+//! that is not on the disk. So the last append of another process is written again, same bytes, and synced before
+//! anything is built on it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, Names, others_may_write, read_bounded, said};
 use crate::crypto::{self, Prf};
@@ -128,7 +132,7 @@ impl Journal {
         least: u64,
     ) -> Result<Self> {
         let mac = Prf::new(key);
-        let (file, bytes) = read(&names.journal).map_err(|error| match error {
+        let (file, bytes) = read(&names.journal, 0).map_err(|error| match error {
             KeeperError::Missing => KeeperError::Damaged,
             error => error,
         })?;
@@ -139,9 +143,7 @@ impl Journal {
         if count(&scan.lines) < least {
             return Err(KeeperError::Damaged.into());
         }
-        if scan.good < bytes.len() {
-            disk.cut(&file, length(scan.good)).and_then(|()| disk.sync(&file)).map_err(said)?;
-        }
+        scan.make_durable(disk, &file, &bytes, 0)?;
         Ok(Journal {
             disk: disk.clone(),
             path: names.journal.clone(),
@@ -153,6 +155,27 @@ impl Journal {
             tag: scan.tag,
             broken: false,
         })
+    }
+
+    /// Takes in what other processes have appended since.
+    pub(super) fn refresh(&mut self) -> Result<(), KeeperError> {
+        // The tag before the end of what is known stands for all of it: a journal that was cut, or put back to an older
+        // one, does not have it there.
+        let from = self.good.checked_sub(length(TAG)).ok_or(KeeperError::Damaged)?;
+        let (file, tail) = read(&self.path, from).map_err(|error| match error {
+            KeeperError::Missing => KeeperError::Damaged,
+            error => error,
+        })?;
+        if tail.first_chunk() != Some(&self.tag) {
+            return Err(KeeperError::Damaged);
+        }
+        let mut scan =
+            follow(&tail, TAG, self.tag, self.count(), &self.mac).map_err(super::wrapping::narrow)?;
+        scan.make_durable(&self.disk, &file, &tail, from)?;
+        self.lines.append(&mut scan.lines);
+        self.good = from.saturating_add(length(scan.good));
+        (self.tag, self.file, self.broken) = (scan.tag, file, false);
+        Ok(())
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -205,7 +228,7 @@ impl Journal {
     /// After a failed sync the operating system may have dropped what it could not write, and say nothing more. So the
     /// file is opened again, what was acknowledged is read and verified, and the rest cut off.
     fn mend(&mut self) -> Result<(), KeeperError> {
-        let (file, mut bytes) = read(&self.path)?;
+        let (file, mut bytes) = read(&self.path, 0)?;
         bytes.truncate(usize::try_from(self.good).map_err(|_| KeeperError::Damaged)?);
         let scan = scan(&bytes, &self.mac, self.vault).map_err(super::wrapping::narrow)?;
         if scan.tag != self.tag || length(scan.good) != self.good {
@@ -222,35 +245,62 @@ fn length(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-fn read(path: &std::path::Path) -> Result<(File, Vec<u8>), KeeperError> {
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(said)?;
+fn read(path: &Path, from: u64) -> Result<(File, Vec<u8>), KeeperError> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(said)?;
+    file.seek(SeekFrom::Start(from)).map_err(said)?;
     let bytes = read_bounded(&file, u64::MAX)?;
     Ok((file, bytes))
 }
 
 struct Scan {
     lines: Vec<Line>,
+    /// Where the last good append begins; where there is none, where it ends.
+    last: usize,
     /// Where the last good append ends.
     good: usize,
     tag: Tag,
 }
 
+impl Scan {
+    /// Cuts off what was never acknowledged, and sees that the last good append is on the disk. A sync alone would not
+    /// do: after one that failed a second one may succeed without what the first could not write (Rebello and others,
+    /// "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+    fn make_durable(&self, disk: &Disk, mut file: &File, bytes: &[u8], from: u64) -> Result<(), KeeperError> {
+        let at = |offset: usize| from.saturating_add(length(offset));
+        if self.good < bytes.len() {
+            disk.cut(file, at(self.good)).map_err(said)?;
+        }
+        let last = bytes.get(self.last..self.good).unwrap_or_default();
+        if !last.is_empty() {
+            file.seek(SeekFrom::Start(at(self.last))).map_err(said)?;
+            disk.write(file, last).map_err(said)?;
+        }
+        if self.last < bytes.len() { disk.sync(file).map_err(said) } else { Ok(()) }
+    }
+}
+
 fn scan(bytes: &[u8], mac: &Prf, vault: VaultId) -> Result<Scan> {
-    let mut tag = header(bytes, mac, vault)?;
-    let mut lines = Vec::new();
-    let mut good = HEADER;
+    let tag = header(bytes, mac, vault)?;
+    follow(bytes, HEADER, tag, 0, mac)
+}
+
+/// The appends from `good` on, after `known` lines.
+fn follow(bytes: &[u8], mut good: usize, mut tag: Tag, known: u64, mac: &Prf) -> Result<Scan> {
+    let (mut lines, mut last) = (Vec::new(), good);
     while let Some(rest) = bytes.get(good..).filter(|rest| !rest.is_empty()) {
+        let there = known.saturating_add(count(&lines));
         match split(rest).filter(|append| append.fits(mac, &tag)) {
             Some(append) => {
-                append.lines(&mut lines)?;
+                append.lines(there, &mut lines)?;
+                last = good;
                 good = good.saturating_add(append.signed.len()).saturating_add(TAG);
                 tag = append.tag;
             }
-            None if is_torn(bytes, good, mac, &tag, count(&lines)) => break,
+            None if is_torn(bytes, good, mac, &tag, there) => break,
             None => return Err(KeeperError::Damaged.into()),
         }
     }
-    Ok(Scan { lines, good, tag })
+    Ok(Scan { lines, last, good, tag })
 }
 
 fn header(bytes: &[u8], mac: &Prf, vault: VaultId) -> Result<Tag> {
@@ -304,11 +354,11 @@ impl Append<'_> {
     }
 
     /// Only what the tag has vouched for comes here.
-    fn lines(&self, lines: &mut Vec<Line>) -> Result<()> {
+    fn lines(&self, known: u64, lines: &mut Vec<Line>) -> Result<()> {
         let mut reader = Reader::new(self.signed);
         reader.take(12)?;
         let mut number = self.first;
-        if reader.is_empty() || Some(number) != count(lines).checked_add(1) {
+        if reader.is_empty() || Some(number) != known.checked_add(1) {
             return Err(KeeperError::Damaged.into());
         }
         while !reader.is_empty() {

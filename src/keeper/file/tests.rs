@@ -12,6 +12,7 @@ use crate::testing::KeeperFaults;
 use crate::witness::{Line, Witness};
 
 mod crash;
+mod shared;
 
 const VAULT: VaultId = VaultId([0xAB; 16]);
 
@@ -351,8 +352,8 @@ fn there_is_a_bound_on_the_roots_held() {
         for number in 1..super::format::MAX_ROOTS {
             let mut id = [0xFF; 16];
             id[8..].copy_from_slice(&u64::try_from(number).unwrap().to_be_bytes());
-            let key = super::WrappingKey::random().unwrap();
-            state.contents.roots.push(super::Root { id, epoch: 0, activated: false, key });
+            let key = super::wrapping::WrappingKey::random().unwrap();
+            state.contents.roots.push(super::format::Root { id, epoch: 0, activated: false, key });
         }
     }
     assert_eq!(block_on(keeper.candidate(0)).err(), Some(KeeperError::Full));

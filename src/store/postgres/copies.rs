@@ -24,7 +24,7 @@ const SLOTS: &str = "SELECT count(*) FROM pg_replication_slots \
 impl PostgresStore {
     /// Waits a few seconds until every standby that is known to the server has on its disk what was committed so far.
     pub(super) async fn wait_for_copies(&self) -> Result<(), StoreError> {
-        if !self.table.is_postgres {
+        if !self.link.is_postgres {
             // A distributed database has no copies that lag behind an acknowledged commit.
             return Ok(());
         }
@@ -36,12 +36,12 @@ impl PostgresStore {
             if asked > 0 {
                 tokio::time::sleep(APART).await;
             }
-            let rows = self.look(STANDBYS, &[tokio_postgres::types::Type::TEXT], &[&position]).await?;
+            let rows = self.link.look(STANDBYS, &[tokio_postgres::types::Type::TEXT], &[&position]).await?;
             let (hidden, behind) = (number(rows.first(), 0)?, number(rows.first(), 1)?);
             if hidden > 0 {
                 return Err(StoreError::Refused);
             }
-            let away = self.look(SLOTS, &[tokio_postgres::types::Type::TEXT], &[&position]).await?;
+            let away = self.link.look(SLOTS, &[tokio_postgres::types::Type::TEXT], &[&position]).await?;
             if behind == 0 && number(away.first(), 0)? == 0 {
                 return Ok(());
             }
@@ -52,7 +52,7 @@ impl PostgresStore {
     /// What the server's settings lack.
     pub(super) async fn concerns(&self) -> Result<Vec<Concern>, StoreError> {
         let mut concerns = Vec::new();
-        if !self.table.is_postgres {
+        if !self.link.is_postgres {
             concerns.push(Concern::Untested);
             return Ok(concerns);
         }
@@ -80,7 +80,7 @@ impl PostgresStore {
     }
 
     async fn one(&self, sql: &str) -> Result<Row, StoreError> {
-        self.look(sql, &[], &[]).await?.into_iter().next().ok_or(StoreError::Damaged)
+        self.link.look(sql, &[], &[]).await?.into_iter().next().ok_or(StoreError::Damaged)
     }
 }
 

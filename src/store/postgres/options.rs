@@ -15,21 +15,21 @@ use crate::error::StoreError;
 #[derive(Clone)]
 pub struct PostgresOptions {
     config: Option<Config>,
-    pub(super) schema: String,
-    pub(super) table: String,
-    pub(super) answer: Duration,
+    pub(crate) schema: String,
+    table: Option<String>,
+    pub(crate) answer: Duration,
     connections: usize,
     wait: Duration,
     authorities: Option<String>,
 }
 
 impl Default for PostgresOptions {
-    /// Table `customer_vault` in schema `public`; up to 16 connections, 10 seconds for a free one, 30 for an answer.
+    /// Schema `public`, and in it the table `customer_vault` for a store, `customer_vault_witness` for a witness; up to 16 connections, 10 seconds for a free one, 30 for an answer.
     fn default() -> Self {
         PostgresOptions {
             config: None,
             schema: "public".to_owned(),
-            table: "customer_vault".to_owned(),
+            table: None,
             answer: Duration::from_secs(30),
             connections: 16,
             wait: Duration::from_secs(10),
@@ -87,7 +87,7 @@ impl PostgresOptions {
     /// The table, one for each vault. Named as a schema is.
     #[must_use]
     pub fn table(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.table);
+        self.table = Some(name.to_owned());
         self
     }
 
@@ -120,7 +120,11 @@ impl PostgresOptions {
         self
     }
 
-    pub(super) fn pool(&self) -> Result<Pool, StoreError> {
+    pub(crate) fn table_or<'a>(&'a self, default: &'a str) -> &'a str {
+        self.table.as_deref().unwrap_or(default)
+    }
+
+    pub(crate) fn pool(&self) -> Result<Pool, StoreError> {
         let config = self.config.clone().ok_or(StoreError::Settings)?;
         // A connection that has died in the pool is found by `is_closed`; the vault finds out about one that has not been
         // noticed yet.

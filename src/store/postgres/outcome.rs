@@ -6,7 +6,7 @@ use crate::error::{Error, StoreError};
 
 /// How a statement failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The database has undone it and asks to run it again.
     Repeat,
     /// The connection is gone, before or after it was done.
@@ -18,7 +18,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn into_store(self) -> StoreError {
+    pub(crate) fn into_store(self) -> StoreError {
         match self {
             Failure::Said(why) => why,
             Failure::Repeat => StoreError::Io(io::ErrorKind::ResourceBusy),
@@ -26,25 +26,25 @@ impl Failure {
         }
     }
 
-    pub(super) fn before_anything(self) -> Self {
+    pub(crate) fn before_anything(self) -> Self {
         if self == Failure::Lost { Failure::NotSent } else { self }
     }
 
     /// A standby makes no serializable transactions.
-    pub(super) fn at_the_beginning(self) -> Self {
+    pub(crate) fn at_the_beginning(self) -> Self {
         if self == Failure::Said(UNSUPPORTED) { Failure::Said(StoreError::ReadOnly) } else { self }
     }
 
     /// A commit that was refused is undone where the database asks to repeat it; anything else may have happened after it
     /// was durable.
-    pub(super) fn at_the_commit(self) -> Self {
+    pub(crate) fn at_the_commit(self) -> Self {
         if self == Failure::Repeat { self } else { Failure::Lost }
     }
 }
 
 const UNSUPPORTED: StoreError = StoreError::Io(io::ErrorKind::Unsupported);
 
-pub(super) fn failure(error: &tokio_postgres::Error) -> Failure {
+pub(crate) fn failure(error: &tokio_postgres::Error) -> Failure {
     let Some(state) = error.code() else {
         // Without an answer of the database: the network or TLS, or a server that takes no writes while one that does was
         // asked for.
