@@ -219,7 +219,7 @@ async fn work(url: &str, dir: &Path, process: usize) {
     let token = loop {
         match vault.issue::<Shipping>(&tester(), &test_ground(), hour, Scope::everyone()).await {
             Ok(token) => break token,
-            Err(why) => note(&mut history, "issue", &why),
+            Err(why) => note(&mut history, "issue", why),
         }
     };
     let mut held: Vec<(usize, Grant<Shipping>, SealedOrder, u64)> = Vec::new();
@@ -281,7 +281,7 @@ async fn change(vault: &Vault, history: &mut History, process: usize, person: us
     };
     match done {
         Ok(()) => history.done(what, person),
-        Err(why) => note(history, "change", &why),
+        Err(why) => note(history, "change", why),
     }
 }
 
@@ -306,7 +306,7 @@ async fn open(
     let number = dice.below(6);
     let grant = match vault.unlock::<Shipping>(token, &who).await {
         Ok(grant) => grant,
-        Err(why) => return note(history, "unlock", &why),
+        Err(why) => return note(history, "unlock", why),
     };
     match vault.get::<Order>(&who, &number, &tester(), &test_ground()).await {
         Ok(Some(sealed)) => {
@@ -315,7 +315,7 @@ async fn open(
             held.insert(0, (person, grant, sealed, number));
         }
         Ok(None) => {}
-        Err(why) => note(history, "get", &why),
+        Err(why) => note(history, "get", why),
     }
 }
 
@@ -331,18 +331,18 @@ fn opened(history: &mut History, person: usize, grant: &Grant<Shipping>, sealed:
             }
             history.write(&format!("o {person} {} {began}", words[1]));
         }
-        Err(why) => note(history, "open", &why),
+        Err(why) => note(history, "open", why),
     }
 }
 
 fn maintain(history: &mut History, what: &str, done: Result<()>) {
     if let Err(why) = done {
-        note(history, what, &why);
+        note(history, what, why);
     }
 }
 
 /// What may be said where processes meet, stop and die, and what may not.
-fn note(history: &mut History, what: &str, why: &Error) {
+fn note(history: &mut History, what: &str, why: Error) {
     let expected = matches!(
         why,
         Error::Busy
@@ -354,7 +354,8 @@ fn note(history: &mut History, what: &str, why: &Error) {
             | Error::Keeper(KeeperError::Locked)
     );
     // A grant from before an enrolment does not open what was sealed in it.
-    if !expected && !(what == "open" && *why == Error::DoesNotOpen) {
+    let older = what == "open" && why == Error::DoesNotOpen;
+    if !expected && !older {
         history.write(&format!("! {what} {why:?}"));
     }
 }
@@ -459,9 +460,9 @@ async fn verify(url: &str, dir: &Path, told: &[Told]) -> (u64, u64) {
             let unlocked = testing::grant::<Shipping>(&vault, &who).await;
             enrolments += state.enrolments;
             let grant = match (state, unlocked) {
-                (Person { doubt: Some('e' | 'f'), .. }, _) => continue,
-                (Person { enrolments: 0, .. }, Err(Error::NotEnrolled)) => continue,
-                (Person { forgotten: true, .. }, Err(Error::Erased(Erased::Forgotten))) => continue,
+                (Person { doubt: Some('e' | 'f'), .. }, _)
+                | (Person { enrolments: 0, .. }, Err(Error::NotEnrolled))
+                | (Person { forgotten: true, .. }, Err(Error::Erased(Erased::Forgotten))) => continue,
                 (Person { forgotten: false, enrolments: 1.., .. }, Ok(grant)) => grant,
                 (state, unlocked) => panic!("{who:?} {state:?} {:?}", unlocked.err()),
             };

@@ -1,0 +1,140 @@
+//! What the journal's events come to, in memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::{Event, Revocation};
+use crate::clock::Day;
+use crate::keeper::RootId;
+use crate::key::Tag;
+
+/// What the journal says of one subject.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fence {
+    pub(crate) state: u64,
+    /// Where it is forgotten: what stays, and until when.
+    pub(crate) forgotten: Option<Vec<(u16, Day)>>,
+    pub(crate) withdrawn: BTreeSet<u16>,
+    pub(crate) held: bool,
+    /// Raised by every forget, undo, enroll-again, consent after a withdrawal, hold and release: what was taken in another
+    /// era is stale, even where the subject looks the same again.
+    pub(crate) era: u64,
+}
+
+impl Fence {
+    /// Whether a purpose may be used, as far as the journal knows.
+    pub(crate) fn permits(&self, purpose: u16, today: Day) -> bool {
+        let stays = match &self.forgotten {
+            None => true,
+            Some(keeps) => keeps.iter().any(|(kept, until)| *kept == purpose && *until >= today),
+        };
+        stays && !self.withdrawn.contains(&purpose)
+    }
+}
+
+/// The journal's state.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) fences: HashMap<Tag, Fence>,
+    pub(crate) mark: Day0,
+    pub(crate) destroyed: Day0,
+    pub(crate) frozen: bool,
+    tokens: HashSet<[u8; 16]>,
+    actors: HashSet<(u8, String)>,
+    purposes: BTreeMap<u16, i64>,
+    all_until_ms: Option<i64>,
+    pub(crate) checkpoint: Option<(u64, [u8; 32])>,
+    pub(crate) epoch: u64,
+    /// Every root that the store has ever named, with its epoch.
+    pub(crate) roots: HashMap<RootId, u64>,
+    notices: BTreeMap<u16, u32>,
+    /// How often the registry has grown.
+    pub(crate) registry: u64,
+}
+
+/// A day, or none yet.
+pub(crate) type Day0 = Option<Day>;
+
+impl State {
+    pub(super) fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Created => {}
+            Event::Registry => self.registry = self.registry.saturating_add(1),
+            Event::Root { epoch, id } => {
+                self.epoch = self.epoch.max(*epoch);
+                self.roots.insert(*id, *epoch);
+            }
+            Event::Forgot { tag, state, keeps, .. } => {
+                self.new_era(tag, *state).forgotten = Some(keeps.clone());
+            }
+            Event::Undone { tag, state } => self.new_era(tag, *state).forgotten = None,
+            Event::Again { tag, state, .. } => {
+                let fence = self.new_era(tag, *state);
+                fence.forgotten = None;
+                fence.withdrawn.clear();
+            }
+            Event::Withdrew { tag, state, purpose, .. } => {
+                self.fence(tag, *state).withdrawn.insert(*purpose);
+            }
+            Event::Consented { tag, state, purpose } => {
+                // A new era: a grant from before the withdrawal may hold a key that a shred has destroyed since.
+                self.new_era(tag, *state).withdrawn.remove(purpose);
+            }
+            Event::Held { tag, state } => self.new_era(tag, *state).held = true,
+            Event::Released { tag, state } => self.new_era(tag, *state).held = false,
+            Event::Mark { day } => self.mark = self.mark.max(Some(*day)),
+            Event::DaysDestroyed { day } => {
+                self.destroyed = self.destroyed.max(Some(*day));
+                self.mark = self.mark.max(Some(*day));
+            }
+            Event::Revoked(Revocation::Token(id)) => {
+                self.tokens.insert(*id);
+            }
+            Event::Revoked(Revocation::Actor(kind, name)) => {
+                self.actors.insert((*kind, name.clone()));
+            }
+            Event::Revoked(Revocation::Purpose { purpose, until_ms }) => {
+                let until = self.purposes.entry(*purpose).or_insert(*until_ms);
+                *until = (*until).max(*until_ms);
+            }
+            Event::Revoked(Revocation::All { until_ms }) => {
+                self.all_until_ms = self.all_until_ms.max(Some(*until_ms));
+            }
+            Event::Frozen(on) => self.frozen = *on,
+            Event::Checkpoint { number, hash } => self.checkpoint = Some((*number, *hash)),
+            Event::Notice { purpose, version } => {
+                let known = self.notices.entry(*purpose).or_insert(*version);
+                *known = (*known).max(*version);
+            }
+        }
+    }
+
+    /// The version of a purpose's notice below which consents do not count.
+    pub(crate) fn notice(&self, purpose: u16) -> u32 {
+        self.notices.get(&purpose).copied().unwrap_or(0)
+    }
+
+    fn new_era(&mut self, tag: &Tag, state: u64) -> &mut Fence {
+        let fence = self.fence(tag, state);
+        fence.era = fence.era.saturating_add(1);
+        fence
+    }
+
+    fn fence(&mut self, tag: &Tag, state: u64) -> &mut Fence {
+        let fence = self.fences.entry(*tag).or_default();
+        fence.state = fence.state.max(state);
+        fence
+    }
+
+    /// Whether an actor is revoked.
+    pub(crate) fn names(&self, actor: &crate::actor::Actor) -> bool {
+        self.actors.contains(&(actor.kind().number(), actor.name().to_owned()))
+    }
+
+    /// Whether a token is revoked, by its id, any of its actors, its purpose, or with all others.
+    pub(crate) fn revoked(&self, id: &[u8; 16], actors: &[(u8, &str)], purpose: u16, issued_ms: i64) -> bool {
+        self.tokens.contains(id)
+            || actors.iter().any(|(kind, name)| self.actors.contains(&(*kind, (*name).to_owned())))
+            || self.purposes.get(&purpose).is_some_and(|until| issued_ms <= *until)
+            || self.all_until_ms.is_some_and(|until| issued_ms <= until)
+    }
+}
