@@ -353,3 +353,59 @@ async fn a_store_without_transactions_of_the_shops_says_so() {
     let refused = vault.staged().enroll(&id("a"), [], &tester(), &test_ground()).await.unwrap_err();
     assert_eq!(refused, Error::Misuse(Misuse::NotStaged));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn abuse_39_two_vaults_in_one_database_both_work_and_know_nothing_of_each_other() {
+    let (one, two) = (Shop::new().await, Shop::new().await);
+    let (clerk, ground) = (tester(), test_ground());
+    let mut sealed = Vec::new();
+    for shop in [&one, &two] {
+        shop.vault.enroll(&id("a"), [], &clerk, &ground).await.unwrap();
+        let sealer = shop.vault.sealer::<Order>(&id("a"), &clerk, &ground).await.unwrap();
+        sealed.push(sealer.seal(order(), &7).unwrap());
+    }
+    let (grant, other) = (
+        testing::grant::<Shipping>(&one.vault, &id("a")).await.unwrap(),
+        testing::grant::<Shipping>(&two.vault, &id("a")).await.unwrap(),
+    );
+    assert!(sealed[0].open(&grant, &7).is_ok() && sealed[1].open(&other, &7).is_ok());
+    assert!(sealed[0].open(&other, &7).is_err() && sealed[1].open(&grant, &7).is_err());
+    one.vault.forget(&id("a"), forget().without_grace()).await.unwrap();
+    assert_eq!(one.vault.shred(&clerk, &ground).await.unwrap().epoch_left, Some(1));
+    let other = testing::grant::<Shipping>(&two.vault, &id("a")).await.unwrap();
+    assert!(sealed[1].open(&other, &7).is_ok());
+    assert_eq!(two.vault.shred(&clerk, &ground).await.unwrap().epoch_left, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn abuse_39_two_processes_that_clean_up_at_once_leave_one_epoch_at_a_time() {
+    let shop = Shop::new().await;
+    let another = shop.another().await;
+    let (clerk, ground) = (tester(), test_ground());
+    for n in 0..8 {
+        let who = id(&format!("p{n}"));
+        shop.vault.enroll(&who, [], &clerk, &ground).await.unwrap();
+        shop.vault.forget(&who, forget().without_grace()).await.unwrap();
+    }
+    let cleans = async |vault: &Vault| loop {
+        match vault.shred(&clerk, &ground).await {
+            Ok(receipt) => break receipt.epoch_left,
+            Err(Error::Busy) => {}
+            Err(why) => panic!("{why:?}"),
+        }
+        vault.expire(&clerk, &ground).await.map(drop).or_else(busy).unwrap();
+    };
+    let (left, also) = tokio::join!(cleans(&shop.vault), cleans(&another));
+    assert!(left.is_some() || also.is_some());
+    assert!(left.is_none() || left != also, "one root is left by one batch: {left:?} {also:?}");
+    for n in 0..8 {
+        let who = id(&format!("p{n}"));
+        let again = another.enroll_again(&who, [], &clerk, &ground).await;
+        assert!(again.is_ok() && shop.enrolled(&who).await);
+    }
+    shop.vault.verify_log().await.unwrap();
+}
+
+fn busy(why: Error) -> Result<()> {
+    if why == Error::Busy { Ok(()) } else { Err(why) }
+}
