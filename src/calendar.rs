@@ -9,9 +9,9 @@ use crate::clock::Day;
 use crate::error::{Error, Malformed, Misuse, Result, RolledBack};
 use crate::key::{Day as DayStage, Node as NodeStage, Secret};
 use crate::row::{Part, Plain, Row, wrap};
-use crate::store::{Batch, Committed, Expect, Key, Range};
+use crate::store::{Committed, Expect, Key, Range};
 use crate::tree::node::{day_name, day_of};
-use crate::tree::{ATTEMPTS, Node, Tree};
+use crate::tree::{ATTEMPTS, Draft, Node, Tree};
 
 /// Days beyond the longest declared period that have keys already.
 pub(crate) const AHEAD: u16 = 35;
@@ -125,9 +125,9 @@ impl Calendar {
             .filter(|day| !known.contains_key(day) && over.is_none_or(|over| *day > over))
             .collect();
         if !missing.is_empty() {
-            let mut batch = Batch::new()?;
+            let mut draft = Draft::new()?;
             // Once for the branch and its ancestors; months are made or touched below it.
-            let fresh = tree.below(&path, &Node::Days, &mut batch, |branch, generation| {
+            let fresh = tree.below(&path, &Node::Days, &mut draft, |branch, generation| {
                 let mut made: BTreeMap<Node, (u64, crate::key::Parent)> = BTreeMap::new();
                 let mut writes: Vec<(Key, Expect, Vec<u8>)> = Vec::new();
                 for day in &missing {
@@ -156,14 +156,11 @@ impl Calendar {
                 }
                 Ok(writes)
             })?;
-            let mut seen = std::collections::HashSet::new();
             for (name, expect, value) in fresh {
-                if seen.insert(name.clone()) {
-                    batch.expect.push((name.clone(), expect));
-                    batch.writes.push((name, Some(value)));
-                }
+                draft.expect(&name, expect);
+                draft.put(&name, value);
             }
-            if tree.rows.commit(batch).await? == Committed::Conflict {
+            if tree.rows.commit(draft.done()).await? == Committed::Conflict {
                 return Err(Error::Busy);
             }
         }

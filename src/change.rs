@@ -1,17 +1,21 @@
 //! One change of a subject: read, decide, commit with its events and its log entry, and tell the witness. Whatever it
 //! races with, it reads again and decides again.
 
+mod parts;
+
 use crate::clock::Day;
 use crate::crypto;
 use crate::entry::Entry;
-use crate::error::{Error, Result};
+use crate::error::{Error, Malformed, Result};
 use crate::journal::Event;
 use crate::key::Tag;
 use crate::log;
 use crate::store::{Batch, Committed, Expect, Key};
-use crate::tree::ATTEMPTS;
+use crate::tree::{ATTEMPTS, Draft};
 use crate::vault::{Inner, Subject};
 use crate::witness::Line;
+
+pub(crate) use parts::{CHUNK, Item, Parts};
 
 /// What a change writes.
 #[derive(Debug)]
@@ -57,13 +61,22 @@ pub(crate) fn due_of(name: &[u8]) -> Option<(Day, Tag)> {
     }
 }
 
-/// A change as one batch, before the lane's rows are added.
+/// Changes as one batch, before the lane's rows are added.
 pub(crate) struct Assembled<T> {
     pub(crate) batch: Batch,
-    pub(crate) log: log::Entry,
+    /// Empty where nothing is to be changed.
+    pub(crate) logs: Vec<log::Entry>,
     /// Of the journal, for whoever has committed it.
     pub(crate) lines: Vec<Line>,
     pub(crate) out: T,
+}
+
+impl<T> Assembled<Vec<Result<T>>> {
+    /// Of one subject.
+    pub(crate) fn single(self) -> Result<Assembled<T>> {
+        let Assembled { batch, logs, lines, mut out } = self;
+        Ok(Assembled { batch, logs, lines, out: out.pop().ok_or(Malformed::Length)?? })
+    }
 }
 
 impl Inner {
@@ -75,50 +88,83 @@ impl Inner {
         mut edit: impl FnMut(&Subject, Option<Entry>) -> Result<Change<T>>,
     ) -> Result<Changed<T>> {
         for _ in 0..ATTEMPTS {
-            let Some(made) = self.assemble(tag, more, &mut edit).await? else { continue };
-            if self.lane.commit(made.batch, &[made.log]).await? == Committed::Yes {
-                self.journal.committed(&made.lines)?;
-                // Also where this change has no line: an earlier one's may not have reached the witness.
-                let witnessed = self.journal.complete().await.is_ok();
-                return Ok(Changed { out: made.out, witnessed });
+            let edit = |_: usize, subject: &Subject, entry| edit(subject, entry);
+            if let Some(mut changed) = self.try_change(std::slice::from_ref(tag), more, edit).await? {
+                return changed.pop().ok_or(Malformed::Length)?;
             }
         }
         Err(Error::Busy)
     }
 
-    /// Reads a subject, decides, and says what to commit; `None` where it was read too early.
+    /// Changes several subjects, each of which `tags` names once, in one commit; `None` where it lost a race. One that
+    /// `edit`, which is told its place, refuses to change stays as it is, and the others go on.
+    pub(crate) async fn try_change<T>(
+        &self,
+        tags: &[Tag],
+        more: &[Key],
+        edit: impl FnMut(usize, &Subject, Option<Entry>) -> Result<Change<T>>,
+    ) -> Result<Option<Vec<Result<Changed<T>>>>> {
+        let Some(made) = self.assemble(tags, more, edit).await? else { return Ok(None) };
+        let mut witnessed = true;
+        if !made.logs.is_empty() {
+            if self.lane.commit(made.batch, &made.logs).await? == Committed::Conflict {
+                return Ok(None);
+            }
+            self.journal.committed(&made.lines)?;
+            // Also where this change has no line: an earlier one's may not have reached the witness.
+            witnessed = self.journal.complete().await.is_ok();
+        }
+        let changed = |out: Result<T>| out.map(|out| Changed { out, witnessed });
+        Ok(Some(made.out.into_iter().map(changed).collect()))
+    }
+
+    /// Reads subjects, decides, and says what to commit; `None` where they were read too early.
     pub(crate) async fn assemble<T>(
         &self,
-        tag: &Tag,
+        tags: &[Tag],
         more: &[Key],
-        edit: &mut impl FnMut(&Subject, Option<Entry>) -> Result<Change<T>>,
-    ) -> Result<Option<Assembled<T>>> {
-        let subject = self.read_subject(tag, more).await?;
-        let change = edit(&subject, self.tree.entry(&subject.found)?)?;
-        let mut batch = Batch::new()?;
-        self.tree.put_entry(&subject.found, &change.entry, &mut batch)?;
-        if let Some(day) = change.entry.next_due() {
-            batch.put(&due_name(day, tag), Vec::new());
-        }
-        for (name, expect) in &change.expect {
-            batch.expect(name, *expect);
-        }
-        for (name, value) in change.writes {
-            match value {
-                Some(value) => batch.put(&name, value),
-                None => batch.delete(&name),
+        mut edit: impl FnMut(usize, &Subject, Option<Entry>) -> Result<Change<T>>,
+    ) -> Result<Option<Assembled<Vec<Result<T>>>>> {
+        let mut draft = Draft::new()?;
+        let (mut out, mut events, mut logs) = (Vec::with_capacity(tags.len()), Vec::new(), Vec::new());
+        let mut fence = None;
+        for (place, (subject, tag)) in self.read_subjects(tags, more).await?.into_iter().zip(tags).enumerate()
+        {
+            let one = || {
+                let subject = subject?;
+                let change = edit(place, &subject, self.tree.entry(&subject.found)?)?;
+                let log = if change.events.is_empty() {
+                    change.log
+                } else {
+                    // The n-th line of the journal names the tag: the n-th entry must not name the pseudonym, or every
+                    // unlock could be linked to the tombstone (ABUSE 44).
+                    change.log.anonymous(crypto::random()?)
+                };
+                // From here on it is in the batch.
+                self.tree.put_entry(&subject.found, &change.entry, &mut draft)?;
+                if let Some(day) = change.entry.next_due() {
+                    draft.put(&due_name(day, tag), Vec::new());
+                }
+                for (name, expect) in &change.expect {
+                    draft.expect(name, *expect);
+                }
+                for (name, value) in change.writes {
+                    draft.write(&name, value);
+                }
+                events.extend(change.events);
+                logs.push(log);
+                fence = subject.fence;
+                Ok(change.out)
             };
+            out.push(one());
         }
-        let (mut log, mut lines) = (change.log, Vec::new());
-        if !change.events.is_empty() {
-            // The n-th line of the journal names the tag: the n-th entry must not name the pseudonym, or every unlock
-            // could be linked to the tombstone (ABUSE 44).
-            log = log.anonymous(crypto::random()?);
-            lines = match self.journal.stage(&mut batch, subject.fence.as_ref(), &change.events) {
+        let (mut batch, mut lines) = (draft.done(), Vec::new());
+        if !events.is_empty() {
+            lines = match self.journal.stage(&mut batch, fence.as_ref(), &events) {
                 Err(Error::Busy) => return Ok(None),
                 lines => lines?,
             };
         }
-        Ok(Some(Assembled { batch, log, lines, out: change.out }))
+        Ok(Some(Assembled { batch, logs: log::Entry::joined(logs)?, lines, out }))
     }
 }

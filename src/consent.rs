@@ -1,5 +1,7 @@
 //! Consent, and its evidence: which notice, when, how, and who took it (GDPR Art. 7(1), PIPL Art. 14).
 
+mod enroll;
+
 use std::collections::btree_map::Entry;
 
 use zeroize::Zeroizing;
@@ -7,7 +9,6 @@ use zeroize::Zeroizing;
 use crate::actor::{Actor, ActorKind, Ground, SubjectId};
 use crate::change::Change;
 use crate::crypto::Prf;
-use crate::entry::Generation;
 use crate::error::{Erased, Error, Malformed, Misuse, Result};
 use crate::journal::Event;
 use crate::key::{Secret, Tag};
@@ -116,42 +117,6 @@ impl Consent {
 }
 
 impl Vault {
-    /// Enrolls a subject: makes its keys for all registered purposes, and records the consents that were given.
-    /// Contract, legal obligation and legitimate interest stand from now on.
-    ///
-    /// # Errors
-    ///
-    /// [`Misuse::AlreadyEnrolled`]; [`Erased::Forgotten`] for a subject that was forgotten: see
-    /// [`enroll_again`](Self::enroll_again); [`Misuse::UnknownPurpose`] or [`Misuse::NotConsent`] for a consent to a
-    /// purpose that is not registered or whose basis is another.
-    pub async fn enroll(
-        &self,
-        id: &SubjectId,
-        consents: impl IntoIterator<Item = Consent>,
-        actor: &Actor,
-        ground: &Ground,
-    ) -> Result<()> {
-        let consents = self.0.checked(consents)?;
-        self.0.enroll(id, &consents, actor, ground, false).await
-    }
-
-    /// Enrolls a forgotten subject anew. It is a new generation with keys of its own: what was sealed before stays dead,
-    /// and what the law keeps stays in the old one. A forget that could still be undone is final with this.
-    ///
-    /// # Errors
-    ///
-    /// [`Misuse::AlreadyEnrolled`] where it was not forgotten; [`Error::NotEnrolled`] where it was never there.
-    pub async fn enroll_again(
-        &self,
-        id: &SubjectId,
-        consents: impl IntoIterator<Item = Consent>,
-        actor: &Actor,
-        ground: &Ground,
-    ) -> Result<()> {
-        let consents = self.0.checked(consents)?;
-        self.0.enroll(id, &consents, actor, ground, true).await
-    }
-
     /// Records a consent to purpose `P`, with its evidence. After a withdrawal it lets the purpose stand again: within
     /// the grace period with the same key, later with a new one, under which nothing opens that was sealed before.
     ///
@@ -216,20 +181,6 @@ impl Inner {
         Ok(checked)
     }
 
-    async fn enroll(
-        &self,
-        id: &SubjectId,
-        consents: &[Consent],
-        actor: &Actor,
-        ground: &Ground,
-        again: bool,
-    ) -> Result<()> {
-        let tag = self.tag(id);
-        let enrolling = |_: &Subject, entry| self.enrolling(&tag, entry, consents, actor, ground, again);
-        self.change(&tag, &[], enrolling).await?;
-        Ok(())
-    }
-
     /// What a consent makes of an entry.
     pub(crate) fn consenting(
         &self,
@@ -279,58 +230,6 @@ impl Inner {
             change.writes.push((crate::change::due_name(self.trusted_today(), tag), Some(Vec::new())));
         }
         Ok(change)
-    }
-
-    /// What an enrolment makes of an entry.
-    pub(crate) fn enrolling(
-        &self,
-        tag: &Tag,
-        entry: Option<crate::entry::Entry>,
-        consents: &[Consent],
-        actor: &Actor,
-        ground: &Ground,
-        again: bool,
-    ) -> Result<Change<()>> {
-        // After reading, which takes in what other processes have frozen or let go on.
-        self.refuse_if_frozen()?;
-        let known = entry.is_some();
-        let mut entry = entry.unwrap_or_default();
-        let number = match (known, again, entry.newest()) {
-            // An entry without an enrolment is what a replay leaves of somebody who was enrolled after the copy.
-            (false, false, _) | (true, _, None) => 1,
-            (true, true, Some(newest)) if newest.forgotten.is_some() => {
-                newest.number.checked_add(1).ok_or(Misuse::TooLarge)?
-            }
-            (true, false, Some(newest)) if newest.forgotten.is_some() => {
-                return Err(Erased::Forgotten.into());
-            }
-            (true, ..) => return Err(Misuse::AlreadyEnrolled.into()),
-            (false, true, _) => return Err(Error::NotEnrolled),
-        };
-        // What the journal says of a lost enrolment ends with this one.
-        let again = again || known;
-        if again {
-            // What was to be destroyed after the grace period is destroyed with the next shred.
-            let today = self.trusted_today();
-            for generation in &mut entry.meta.generations {
-                if let Some(forgotten) = &mut generation.forgotten {
-                    forgotten.due = forgotten.due.min(today);
-                }
-            }
-            entry.meta.state = entry.meta.state.saturating_add(1);
-        }
-        Generation::fresh(number, self.clock.wall(), &self.purposes(), &mut entry)?;
-        if let Some(generation) = entry.meta.generations.last_mut() {
-            for consent in consents {
-                generation.purposes.entry(consent.purpose).or_default().consent =
-                    Some(consent.evidence.clone());
-            }
-        }
-        let action = if again { Action::EnrollAgain } else { Action::Enroll };
-        let log = self.about(self.entry_by(action, actor, ground)?, &entry);
-        let state = entry.meta.state;
-        let change = Change::new(entry, log, ());
-        Ok(if again { change.event(Event::Again { tag: *tag, state, generation: number }) } else { change })
     }
 
     /// An entry of the log about the newest enrolment of a subject. Without an audit key it names nobody.

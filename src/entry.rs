@@ -113,12 +113,18 @@ pub(crate) const fn key_part(generation: u16, purpose: u16) -> Part {
 impl Generation {
     /// A new enrolment with fresh keys.
     pub(crate) fn fresh(number: u16, now_ms: i64, purposes: &[u16], entry: &mut Entry) -> Result<()> {
+        // Drawn in one go: asking the system's generator takes longer than wrapping what it gives.
+        let mut drawn = Zeroizing::new(vec![0; purposes.len().saturating_add(2).saturating_mul(32)]);
+        crate::crypto::fill_random(&mut drawn)?;
+        let mut drawn = drawn.chunks_exact(32);
+        let mut next = || drawn.next().ok_or(Error::NoRandomness);
         let serial = crate::crypto::random()?;
         for purpose in purposes {
-            entry.keys.insert((number, *purpose), Secret::random()?);
+            let key = Secret::from_slice(next()?).ok_or(Error::NoRandomness)?;
+            entry.keys.insert((number, *purpose), key);
         }
-        entry.audit.insert(number, Secret::random()?);
-        entry.records.insert(number, Secret::random()?);
+        entry.audit.insert(number, Secret::from_slice(next()?).ok_or(Error::NoRandomness)?);
+        entry.records.insert(number, Secret::from_slice(next()?).ok_or(Error::NoRandomness)?);
         let purposes = BTreeMap::new();
         let generation = Generation { number, serial, enrolled_ms: now_ms, forgotten: None, purposes };
         entry.meta.generations.push(generation);

@@ -20,6 +20,9 @@ use crate::vault::Inner;
 /// The most ciphers that a grant keeps ready.
 const MAX_CIPHERS: usize = 4096;
 
+/// No number of the journal: a fresh grant or sealer is checked against its whole state at first use.
+pub(crate) const UNCHECKED: u64 = u64::MAX;
+
 /// A moment by both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Now {
@@ -215,8 +218,7 @@ impl Core {
         self.fresh.check(now, |state, fence| {
             let actors: Vec<(u8, &str)> =
                 self.token.actors.iter().map(|a| (a.kind().number(), a.name())).collect();
-            if state.revoked(&self.token.id, &actors, self.purpose, crate::unlock::issued_ms(&self.token.id))
-            {
+            if state.revoked(&self.token.id, &actors, self.purpose, crate::token::issued_ms(&self.token.id)) {
                 return Err(Denied::Revoked.into());
             }
             if state.notice(self.purpose) != self.notice {

@@ -10,9 +10,9 @@ use crate::key::label;
 use crate::log::{Action, Outcome};
 use crate::record::Field;
 use crate::store::{Committed, Expect};
+use crate::token::field;
 use crate::token::{Fields, Token, Verified};
 use crate::tree::ATTEMPTS;
-use crate::unlock::field;
 use crate::value::{Email, Encoder, FieldType, Iban, PaymentToken, Phone, ResidentId, Value};
 use crate::vault::{Inner, Vault};
 
@@ -95,7 +95,7 @@ impl Inner {
             let entry = self.unlock_entry(Action::Index, Outcome::Done, &verified, verified.purpose)?;
             let entry = entry.touching(Fields::new(&[field::<F>()])?);
             let expect = (FENCE.to_vec(), Expect::unchanged(fence.as_ref()));
-            if self.lane.append(entry, Some(expect)).await? == Committed::Yes {
+            if self.lane.append(vec![entry], Some(expect)).await? == Committed::Yes {
                 return Ok(self.index_of::<F>(value));
             }
         }

@@ -55,6 +55,7 @@
 //! | read | [`unlock`](Vault::unlock), then [`open`](Sealed::open) | an entry in the log, then a [`Grant`], then a view |
 //! | change | [`update`](Sealed::update), [`renew`](Sealed::renew) | sealed again; only `renew` gives new days |
 //! | see what stands | [`status`](Vault::status), [`tokens`](Vault::tokens), [`log`](Vault::log) | consents, purposes, holds; live tokens; who did what |
+//! | do so for many | [`enroll_many`](Vault::enroll_many), [`sealers`](Vault::sealers), [`put_many`](Vault::put_many), [`unlock_many`](Vault::unlock_many) | one commit and one entry a thousand, results at their places |
 //! | end a consent | [`withdraw`](Vault::withdraw) | that purpose stops at once |
 //! | let time do its work | [`expire`](Vault::expire), daily | the keys of days that are over are destroyed |
 //! | forget | [`forget`](Vault::forget), [`undo_forget`](Vault::undo_forget) | *fenced*: nothing opens, except what must stay |
@@ -171,8 +172,7 @@ pub use sealer::Sealer;
 pub use shred::{ExpireReceipt, SettleReceipt, ShredReceipt};
 pub use staged::{Completed, Staged, Staging};
 pub use status::{PurposeStatus, Status};
-pub use token::Token;
-pub use unlock::{Revoke, Scope, TokenInfo, field};
+pub use token::{Revoke, Scope, Token, TokenInfo, field};
 pub use update::Changes;
 pub use value::{Encoder, FieldType, Value};
 pub use vault::{LogReport, Options, RestoreWindow, Settings, Vault};

@@ -4,18 +4,18 @@
 //! that a thief of the store does not learn which orders a subject has, and nobody does once it is forgotten. Each subject has a head: a keyed hash over the set of its rows and their
 //! numbers. Listing checks it, so that a row which was deleted, put back from an older copy, or mixed from two is found.
 
+mod write;
+
 use zeroize::Zeroizing;
 
 use crate::actor::{Actor, Ground, SubjectId};
-use crate::change::Assembled;
 use crate::crypto::{Hkdf, Prf};
 use crate::entry::{Meta, records_part};
-use crate::error::{Erased, Error, Malformed, Misuse, Result, RolledBack};
-use crate::journal::FENCE;
+use crate::error::{Error, Malformed, Misuse, Result, RolledBack};
 use crate::key::{Node, Parent, Secret, Tag, label};
 use crate::log::Action;
 use crate::record::{NoId, Record, RecordId};
-use crate::row::{Part, Plain, Row, wrap};
+use crate::row::{Part, Row};
 use crate::sealed::Sealed;
 use crate::store::{Batch, Committed, Expect, Key, Range, Versioned};
 use crate::tree::ATTEMPTS;
@@ -56,26 +56,6 @@ struct Head {
 }
 
 impl Vault {
-    /// Stores a sealed record of a subject, or replaces the one of the same id.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotEnrolled`]; [`Erased::Forgotten`]; [`Misuse::Identifier`] for an id that is too long.
-    pub async fn put<R: Record>(
-        &self,
-        id: &SubjectId,
-        key: impl RecordKey<R>,
-        sealed: &Sealed<R>,
-        actor: &Actor,
-        ground: &Ground,
-    ) -> Result<()> {
-        let inner = &self.0;
-        let record_id = bytes_of(key)?;
-        small_enough(sealed)?;
-        inner.write::<R>(id, &record_id, Some(sealed.as_bytes()), Action::Put, actor, ground).await?;
-        Ok(())
-    }
-
     /// Reads a sealed record of a subject. It is still sealed: opening it takes a grant. `None` where there is none, or
     /// where it belonged to an enrolment of which nothing is left. That an older row of the same record was put back shows
     /// in [`list`](Self::list), not here.
@@ -101,7 +81,7 @@ impl Vault {
         let subject = inner.read_subject(&tag, &[name.clone(), head]).await?;
         let entry = inner.about_subject(&subject, inner.entry_by(Action::Get, actor, ground)?)?;
         inner.log(entry).await?;
-        let [row, head] = subject.more.as_slice() else { return Err(Malformed::Length.into()) };
+        let [row, head] = &*subject.more else { return Err(Malformed::Length.into()) };
         let head = keys.head(inner, &tag, head.as_ref())?;
         let Some(row) = row else { return Ok(None) };
         let parsed = Row::parse(&row.value)?;
@@ -158,105 +138,13 @@ impl Vault {
         }
         Err(Error::Busy)
     }
-
-    /// Deletes a record. Its ciphertext may live on in copies of the store, readable to the end of its last day: to end
-    /// that earlier, forget the subject. True where there was one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotEnrolled`].
-    pub async fn delete<R: Record>(
-        &self,
-        id: &SubjectId,
-        key: impl RecordKey<R>,
-        actor: &Actor,
-        ground: &Ground,
-    ) -> Result<bool> {
-        let record_id = bytes_of(key)?;
-        self.0.write::<R>(id, &record_id, None, Action::Delete, actor, ground).await
-    }
 }
 
-pub(crate) fn bytes_of<R: Record>(key: impl RecordKey<R>) -> Result<Vec<u8>> {
+fn bytes_of<R: Record>(key: impl RecordKey<R>) -> Result<Vec<u8>> {
     key.with_bytes(|bytes| bytes.map(<[u8]>::to_vec)).ok_or(Misuse::Identifier.into())
 }
 
-pub(crate) fn small_enough<R: Record>(sealed: &Sealed<R>) -> Result<()> {
-    if sealed.as_bytes().len() > 24 << 20 { Err(Misuse::TooLarge.into()) } else { Ok(()) }
-}
-
 impl Inner {
-    /// Writes or deletes one row together with the head. True where there was a row before.
-    async fn write<R: Record>(
-        &self,
-        id: &SubjectId,
-        record_id: &[u8],
-        sealed: Option<&[u8]>,
-        action: Action,
-        actor: &Actor,
-        ground: &Ground,
-    ) -> Result<bool> {
-        for _ in 0..ATTEMPTS {
-            let entry = self.entry_by(action, actor, ground)?;
-            let made = self.writing::<R>(id, record_id, sealed, entry).await?;
-            if self.lane.commit(made.batch, &[made.log]).await? == Committed::Yes {
-                return Ok(made.out);
-            }
-        }
-        Err(Error::Busy)
-    }
-
-    /// What writing or deleting a row commits.
-    pub(crate) async fn writing<R: Record>(
-        &self,
-        id: &SubjectId,
-        record_id: &[u8],
-        sealed: Option<&[u8]>,
-        log: crate::log::Entry,
-    ) -> Result<Assembled<bool>> {
-        let tag = self.tag(id);
-        let keys = self.record_keys()?;
-        let (name, head_name) = (keys.name(&tag, R::RECORD, record_id), head_name(&tag));
-        let subject = self.read_subject(&tag, &[name.clone(), head_name.clone()]).await?;
-        // After reading, which takes in what other processes have frozen or let go on.
-        self.refuse_if_frozen()?;
-        let log = self.about_subject(&subject, log)?;
-        if sealed.is_some() && (self.fenced(&tag) || Self::forgotten(&subject)?) {
-            return Err(Erased::Forgotten.into());
-        }
-        let [row, head_row] = subject.more.as_slice() else { return Err(Malformed::Length.into()) };
-        let mut head = keys.head(self, &tag, head_row.as_ref())?;
-        if let Some(row) = row {
-            head.take(&keys, &name, place_of(&Row::parse(&row.value)?));
-        }
-        let mut batch = Batch::new()?;
-        // A forget bumps the fence: nothing is stored after it.
-        batch.expect(FENCE, Expect::unchanged(subject.fence.as_ref()));
-        batch.expect(&name, Expect::unchanged(row.as_ref()));
-        batch.expect(&head_name, Expect::unchanged(head_row.as_ref()));
-        match sealed {
-            Some(sealed) => {
-                head.last = head.last.saturating_add(1);
-                let mut label = Zeroizing::new(Vec::new());
-                label.put_bytes(R::RECORD.as_bytes());
-                label.put(record_id);
-                let parts = vec![(NAME, label), (SEALED, Zeroizing::new(sealed.to_vec()))];
-                let newest = subject.meta.as_ref().and_then(|meta| meta.generations.last());
-                let generation = u64::from(newest.ok_or(Error::NotEnrolled)?.number);
-                head.add(&keys, &name, (head.last, generation));
-                let parent = self.rows_of(&subject, generation)?.ok_or(Erased::Purpose)?;
-                let plain = Plain { generation, parts };
-                batch.put(&name, wrap(&parent, &self.id, &name, head.last, &plain)?);
-            }
-            None => {
-                batch.delete(&name);
-            }
-        }
-        let plain = Plain::whole(0, &head.encode());
-        batch.put(&head_name, wrap(&keys.heads, &self.id, &head_name, head.last, &plain)?);
-        Ok(Assembled { batch, log, lines: Vec::new(), out: row.is_some() })
-    }
-
     /// What wraps rows outside the tree, for one use each.
     pub(crate) fn side_parent(&self, label: &[u8]) -> Result<Parent> {
         let mut key = Zeroizing::new([0; 32]);
@@ -286,11 +174,6 @@ impl Inner {
             Some(key) => log.about(crate::log::Pseudonym::of(&Prf::new(key.expose()), &self.id)),
             None => log,
         })
-    }
-
-    fn forgotten(subject: &Subject) -> Result<bool> {
-        let meta = subject.meta.as_ref().ok_or(Error::NotEnrolled)?;
-        Ok(meta.generations.last().is_some_and(|newest| newest.forgotten.is_some()))
     }
 }
 

@@ -6,8 +6,8 @@ use crate::entry::{Entry, Forgotten, Generation, Held};
 use crate::error::{Error, Result};
 use crate::journal::{Event, Journal};
 use crate::key::{Secret, Tag};
-use crate::store::{Batch, Committed};
-use crate::tree::{ATTEMPTS, Tree};
+use crate::store::Committed;
+use crate::tree::{ATTEMPTS, Draft, Tree};
 
 /// Does again what the store has lost, then writes the lost lines back and replaces the root. Returns how many lines
 /// there were. It may be run again after a crash: each step finds its own work done.
@@ -45,15 +45,15 @@ async fn again(tree: &Tree, tag: &Tag, state: u64, event: &Event) -> Result<()> 
         }
         entry.meta.state = state;
         apply(&mut entry, event)?;
-        let mut batch = Batch::new()?;
-        tree.put_entry(&found, &entry, &mut batch)?;
+        let mut draft = Draft::new()?;
+        tree.put_entry(&found, &entry, &mut draft)?;
         if let Some(day) = entry.next_due() {
-            batch.put(&due_name(day, tag), Vec::new());
+            draft.put(&due_name(day, tag), Vec::new());
         }
         if matches!(event, Event::Held { .. } | Event::Released { .. }) {
-            batch.put(crate::hold::GUARD, Vec::new());
+            draft.put(crate::hold::GUARD, Vec::new());
         }
-        if tree.rows.commit(batch).await? == Committed::Yes {
+        if tree.rows.commit(draft.done()).await? == Committed::Yes {
             return Ok(());
         }
     }

@@ -96,6 +96,9 @@ fn wrap_as(
     }
     let mut aad = aad(vault, name, &row);
     let common = aad.len();
+    // Room for all of it first: the buffer must not move while a key lies in it.
+    let sealed = |bytes: &[u8]| bytes.len().saturating_add(NONCE).saturating_add(TAG);
+    row.reserve_exact(plain.parts.iter().fold(0, |sum, (_, bytes)| sealed(bytes).saturating_add(sum)));
     for (index, (_, bytes)) in (0_u16..).zip(&plain.parts) {
         aad.truncate(common);
         aad.put_u16(index);
@@ -104,8 +107,6 @@ fn wrap_as(
         // AES-GCM takes 12 of its 16 bytes: without this the others could be altered (ABUSE 7).
         aad.put(&nonce);
         let start = row.len().saturating_add(NONCE);
-        // Room for all of it first: the buffer must not move while a key lies in it.
-        row.reserve_exact(bytes.len().saturating_add(NONCE).saturating_add(TAG));
         row.put(&nonce);
         row.put(bytes);
         let tag = parent.cipher.seal(&nonce, &aad, row.get_mut(start..).unwrap_or_default())?;

@@ -1,5 +1,7 @@
 //! Sealers: hold a subject's purpose keys of the newest enrolment, and seal. Their API gives no plaintext back.
 
+mod taken;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;

@@ -14,10 +14,10 @@ use crate::entry::Entry;
 use crate::error::{Error, Misuse, Result};
 use crate::forget::{Fencing, Forget, ForgetReceipt};
 use crate::key::Tag;
-use crate::log::{self, Action};
+use crate::log::Action;
 use crate::purpose::Purpose;
 use crate::record::Record;
-use crate::records::{RecordKey, bytes_of, small_enough};
+use crate::records::RecordKey;
 use crate::sealed::Sealed;
 use crate::sealer::Sealer;
 use crate::store::{Key, Statement, Version};
@@ -181,10 +181,8 @@ impl Staging<'_> {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Staged<()>> {
-        small_enough(sealed)?;
-        let log = self.0.entry_by(Action::Put, actor, ground)?;
-        let made = self.0.writing::<R>(id, &bytes_of(key)?, Some(sealed.as_bytes()), log).await?;
-        self.stage(Assembled { batch: made.batch, log: made.log, lines: made.lines, out: () }).await
+        let made = self.0.assemble_write(id, key, Some(sealed), Action::Put, actor, ground).await?;
+        self.stage(Assembled { batch: made.batch, logs: made.logs, lines: made.lines, out: () }).await
     }
 
     /// As [`Vault::delete`].
@@ -199,8 +197,7 @@ impl Staging<'_> {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Staged<bool>> {
-        let log = self.0.entry_by(Action::Delete, actor, ground)?;
-        let made = self.0.writing::<R>(id, &bytes_of(key)?, None, log).await?;
+        let made = self.0.assemble_write::<R>(id, key, None, Action::Delete, actor, ground).await?;
         self.stage(made).await
     }
 
@@ -210,23 +207,23 @@ impl Staging<'_> {
         mut edit: impl FnMut(&Subject, Option<Entry>) -> Result<Change<T>>,
     ) -> Result<Staged<T>> {
         for _ in 0..ATTEMPTS {
-            if let Some(made) = self.0.assemble(tag, &[], &mut edit).await? {
-                return self.stage(made).await;
+            let edit = |_: usize, subject: &Subject, entry| edit(subject, entry);
+            if let Some(made) = self.0.assemble(std::slice::from_ref(tag), &[], edit).await? {
+                return self.stage(made.single()?).await;
             }
         }
         Err(Error::Busy)
     }
 
     async fn stage<T>(&self, made: Assembled<T>) -> Result<Staged<T>> {
-        let Assembled { mut batch, log, lines, out } = made;
+        let Assembled { mut batch, logs, lines, out } = made;
         // A lane of its own while it is under way: the process's own goes on meanwhile.
         let idle = self.0.staging.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let lane = match idle {
             Some(lane) => lane,
             None => lane::Writer::new(self.0.id, self.0.rows.clone())?,
         };
-        let entries: [log::Entry; 1] = [log];
-        let proof = lane.stage(&mut batch, &entries).await?;
+        let proof = lane.stage(&mut batch, &logs).await?;
         let statements = self.0.rows.statements(&batch).ok_or(Misuse::NotStaged)?;
         Ok(Staged { inner: Arc::clone(self.0), statements, lines, lane: Some(lane), proof, out })
     }

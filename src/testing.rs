@@ -13,7 +13,7 @@ use crate::grant::Grant;
 use crate::purpose::Purpose;
 use crate::record::{Record, Sealable};
 use crate::store::MemoryStore;
-use crate::unlock::Scope;
+use crate::token::Scope;
 use crate::value::Encoder;
 use crate::vault::{Options, Vault};
 

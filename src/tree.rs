@@ -7,6 +7,7 @@
 //! - A shred rotates node by node, deepest first, each in a small commit under the current root, which also
 //!   says how far its batch has come ([`rotate`]). The root comes last ([`root`]).
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use zeroize::Zeroizing;
@@ -21,14 +22,19 @@ use crate::store::{Batch, Expect, Key, Rows, Versioned};
 use crate::wire::{Put as _, Reader};
 
 pub(crate) mod batch;
+mod draft;
 pub(crate) mod node;
 pub(crate) mod root;
 pub(crate) mod rotate;
 
+pub(crate) use draft::Draft;
 pub(crate) use node::Node;
 
 /// How often a lost race is run again before the caller is told [`Error::Busy`].
 pub(crate) const ATTEMPTS: usize = 100;
+
+/// Of a node that was just made.
+const FIRST_GENERATION: u64 = 1;
 
 /// The epoch row: which root the store lies under.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,12 +94,12 @@ pub(crate) struct Opened {
 }
 
 /// The way from the root to a node, as of one moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Path {
     pub(crate) root: Arc<Root>,
-    pub(crate) epoch_row: Versioned,
-    /// What exists of the way, from the top.
-    pub(crate) nodes: Vec<Opened>,
+    pub(crate) epoch_row: Arc<Versioned>,
+    /// What exists of the way, from the top. Ways that were read together share their nodes.
+    pub(crate) nodes: Vec<Arc<Opened>>,
 }
 
 impl Path {
@@ -113,6 +119,33 @@ impl Path {
         }
         let opened = self.nodes.iter().find(|opened| opened.node == *node)?;
         Some((&opened.row, opened.generation, &opened.parent))
+    }
+}
+
+/// The nodes of several ways, each once, those above before those below.
+struct Ways {
+    /// With the place of the node above; `None` directly below the root.
+    nodes: Vec<(Node, Option<usize>)>,
+    /// The places of each way's nodes, from the top.
+    each: Vec<Vec<usize>>,
+}
+
+impl Ways {
+    fn to(ends: &[Node]) -> Self {
+        let mut places: HashMap<Node, usize> = HashMap::new();
+        let mut ways = Ways { nodes: Vec::new(), each: Vec::with_capacity(ends.len()) };
+        for end in ends {
+            let mut each = Vec::new();
+            for node in end.way() {
+                let place = *places.entry(node).or_insert_with_key(|node| {
+                    ways.nodes.push((node.clone(), each.last().copied()));
+                    ways.nodes.len().saturating_sub(1)
+                });
+                each.push(place);
+            }
+            ways.each.push(each);
+        }
+        ways
     }
 }
 
@@ -169,9 +202,20 @@ impl Tree {
 
     /// Reads the way to `node` and some other rows, all as of one moment, in one multi-key read.
     pub(crate) async fn path(&self, node: &Node, more: &[Key]) -> Result<(Path, Vec<Option<Versioned>>)> {
-        let way = node.way();
+        let (mut paths, rows) = self.paths(std::slice::from_ref(node), more).await?;
+        Ok((paths.pop().ok_or(Malformed::Length)??, rows))
+    }
+
+    /// Reads the ways to several nodes and some other rows, all as of one moment, in one multi-key read. A node that ways
+    /// share is read and opened once; one that does not open spoils the ways through it and no others.
+    pub(crate) async fn paths(
+        &self,
+        nodes: &[Node],
+        more: &[Key],
+    ) -> Result<(Vec<Result<Path>>, Vec<Option<Versioned>>)> {
+        let ways = Ways::to(nodes);
         let mut names = vec![Node::Root.name()];
-        names.extend(way.iter().map(Node::name));
+        names.extend(ways.nodes.iter().map(|(node, _)| node.name()));
         names.extend_from_slice(more);
         let mut lacking = None;
         for _ in 0..ATTEMPTS {
@@ -183,7 +227,10 @@ impl Tree {
                 return Err(why);
             }
             match self.root(&Epoch::decode(&epoch_row.value)?).await {
-                Ok(root) => return Ok((self.open_path(root, epoch_row, way, &mut rows)?, rows.collect())),
+                Ok(root) => {
+                    let top = Path { root, epoch_row: Arc::new(epoch_row), nodes: Vec::new() };
+                    return Ok((self.open_ways(&ways, &top, &mut rows), rows.collect()));
+                }
                 // The root may have been replaced and destroyed between the store's answer and the keeper's: it was no
                 // race only where the store still names that root.
                 Err(why @ Error::RolledBack(_)) => lacking = Some((epoch_row.version, why)),
@@ -193,28 +240,40 @@ impl Tree {
         Err(Error::Busy)
     }
 
-    fn open_path(
+    /// One path a way, from the rows of their nodes.
+    fn open_ways(
         &self,
-        root: Arc<Root>,
-        epoch_row: Versioned,
-        way: Vec<Node>,
+        ways: &Ways,
+        top: &Path,
         rows: &mut impl Iterator<Item = Option<Versioned>>,
-    ) -> Result<Path> {
-        let mut path = Path { root, epoch_row, nodes: Vec::new() };
-        let mut whole = true;
-        for node in way {
-            match rows.next().flatten() {
-                Some(row) if whole => {
-                    let (_, _, generation, parent) = path.deepest();
-                    let opened = self.open_node(parent, generation, node, row)?;
-                    path.nodes.push(opened);
+    ) -> Vec<Result<Path>> {
+        let mut opened: Vec<Result<Option<Arc<Opened>>>> = Vec::with_capacity(ways.nodes.len());
+        for (node, above) in &ways.nodes {
+            let row = rows.next().flatten();
+            let above = match above.map(|place| opened.get(place)) {
+                None => Ok(Some((top.root.epoch, &top.root.parent))),
+                Some(Some(Ok(Some(above)))) => Ok(Some((above.generation, &*above.parent))),
+                Some(Some(Err(why))) => Err(*why),
+                Some(Some(Ok(None)) | None) => Ok(None),
+            };
+            opened.push(match (above, row) {
+                (Err(why), _) => Err(why),
+                (Ok(Some((generation, parent))), Some(row)) => {
+                    self.open_node(parent, generation, node.clone(), row).map(|opened| Some(Arc::new(opened)))
                 }
                 // A node without the one above it: rows of different moments.
-                Some(_) => return Err(RolledBack::Mixed.into()),
-                None => whole = false,
-            }
+                (Ok(None), Some(_)) => Err(RolledBack::Mixed.into()),
+                (Ok(_), None) => Ok(None),
+            });
         }
-        Ok(path)
+        let path = |way: &Vec<usize>| {
+            let mut path = top.clone();
+            for node in way.iter().filter_map(|place| opened.get(*place)) {
+                path.nodes.extend(node.as_ref().map_err(|why| *why)?.clone());
+            }
+            Ok(path)
+        };
+        ways.each.iter().map(path).collect()
     }
 
     fn open_node(&self, above: &Parent, generation: u64, node: Node, row: Versioned) -> Result<Opened> {
@@ -234,16 +293,29 @@ impl Tree {
 
     /// Reads a subject's entry with its way, and some other rows.
     pub(crate) async fn find(&self, tag: &Tag, more: &[Key]) -> Result<(Found, Vec<Option<Versioned>>)> {
-        let bucket = Node::bucket(tag, self.height);
-        let name = node::entry_name(tag, self.height);
-        let mut names = vec![name.clone()];
+        let (mut found, rows) = self.find_many(std::slice::from_ref(tag), more).await?;
+        Ok((found.pop().ok_or(Malformed::Length)??, rows))
+    }
+
+    /// Reads the entries of several subjects with their ways, and some other rows, in one multi-key read.
+    pub(crate) async fn find_many(
+        &self,
+        tags: &[Tag],
+        more: &[Key],
+    ) -> Result<(Vec<Result<Found>>, Vec<Option<Versioned>>)> {
+        let buckets: Vec<Node> = tags.iter().map(|tag| Node::bucket(tag, self.height)).collect();
+        let mut names: Vec<Key> = tags.iter().map(|tag| node::entry_name(tag, self.height)).collect();
         names.extend_from_slice(more);
-        let (path, mut rows) = self.path(&bucket, &names).await?;
-        let row = if rows.is_empty() { None } else { rows.remove(0) };
-        if row.is_some() && path.nodes.len() != usize::from(self.height) {
-            return Err(RolledBack::Mixed.into());
-        }
-        Ok((Found { path, name, row }, rows))
+        let (paths, rows) = self.paths(&buckets, &names).await?;
+        let mut rows = rows.into_iter();
+        let found = paths.into_iter().zip(names).zip(rows.by_ref()).map(|((path, name), row)| {
+            let path = path?;
+            if row.is_some() && path.nodes.len() != usize::from(self.height) {
+                return Err(RolledBack::Mixed.into());
+            }
+            Ok(Found { path, name, row })
+        });
+        Ok((found.collect(), rows.collect()))
     }
 
     /// What stands of a subject, without its keys.
@@ -275,41 +347,50 @@ impl Tree {
     }
 
     /// Adds the writing of an entry to a batch: the entry, its bucket again, and what is missing of the way.
-    pub(crate) fn put_entry(&self, found: &Found, entry: &Entry, batch: &mut Batch) -> Result<()> {
+    pub(crate) fn put_entry(&self, found: &Found, entry: &Entry, draft: &mut Draft) -> Result<()> {
         let bucket = Node::of_entry(&found.name, self.height).ok_or(Malformed::Content)?;
         let plain = entry.to_plain();
-        batch.expect(&found.name, Expect::unchanged(found.row.as_ref()));
-        let row = self.below(&found.path, &bucket, batch, |parent, generation| {
+        draft.expect(&found.name, Expect::unchanged(found.row.as_ref()));
+        let row = self.below(&found.path, &bucket, draft, |parent, generation| {
             wrap(parent, &self.vault, &found.name, generation, &plain)
         })?;
-        batch.put(&found.name, row);
+        draft.put(&found.name, row);
         Ok(())
     }
 
-    /// Touches `node`, or makes it and what is missing above it, and lets `work` wrap under it.
+    /// Touches `node`, or makes it and what is missing above it, and lets `work` wrap under it. What the same batch has
+    /// made for another subject is there.
     pub(crate) fn below<T>(
         &self,
         path: &Path,
         node: &Node,
-        batch: &mut Batch,
+        draft: &mut Draft,
         work: impl FnOnce(&Parent, u64) -> Result<T>,
     ) -> Result<T> {
         let (row, deepest, generation, parent) = path.deepest();
-        touch(&deepest, row, batch);
+        draft.touch(&deepest, row);
         if deepest == *node {
             return work(parent, generation);
         }
-        let mut above: Option<(Parent, u64)> = None;
+        let mut above: Option<Arc<Parent>> = None;
         for missing in node.way().into_iter().skip(path.nodes.len()) {
+            if let Some(made) = draft.made(&missing) {
+                above = Some(made);
+                continue;
+            }
             let key = Secret::<NodeStage>::random()?;
             let (parent, generation) =
-                above.as_ref().map_or((parent, generation), |(parent, g)| (parent, *g));
-            let row = wrap(parent, &self.vault, &missing.name(), generation, &Plain::whole(1, key.expose()))?;
-            batch.expect(&missing.name(), Expect::Absent);
-            batch.put(&missing.name(), row);
-            above = Some((key.parent(self.suite), 1));
+                above.as_deref().map_or((parent, generation), |parent| (parent, FIRST_GENERATION));
+            let plain = Plain::whole(FIRST_GENERATION, key.expose());
+            let row = wrap(parent, &self.vault, &missing.name(), generation, &plain)?;
+            draft.expect(&missing.name(), Expect::Absent);
+            draft.put(&missing.name(), row);
+            let made = Arc::new(key.parent(self.suite));
+            above = Some(Arc::clone(&made));
+            draft.make(missing, made);
         }
-        let (parent, generation) = above.as_ref().map_or((parent, generation), |(parent, g)| (parent, *g));
+        let (parent, generation) =
+            above.as_deref().map_or((parent, generation), |parent| (parent, FIRST_GENERATION));
         work(parent, generation)
     }
 

@@ -1,243 +1,28 @@
-//! Tokens given out, and grants and sealers taken: every way in.
+//! Grants taken: the way to a plaintext.
 
-use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::actor::{Actor, Ground, SubjectId};
+use crate::actor::SubjectId;
+use crate::change::CHUNK;
 use crate::clock::Day;
 use crate::crypto;
 use crate::entry::{HOLD_PART, Meta, audit_part, key_part};
 use crate::error::{Denied, Erased, Error, Misuse, Result};
-use crate::grant::{Ciphers, Core, Fresh, Grant, HeldShelves, Now};
+use crate::grant::{Ciphers, Core, Fresh, Grant, HeldShelves, Now, UNCHECKED};
 use crate::hold;
-use crate::journal::{Event, FENCE, Revocation};
+use crate::journal::FENCE;
 use crate::key::{Audit, Purpose as PurposeStage, Secret, Tag};
 use crate::log::{Action, Count, Outcome, Pseudonym, Refusal};
 use crate::purpose::{BuiltIn, Purpose, PurposeId, built_in};
-use crate::record::{Field, Record};
-use crate::sealer::{self, Sealer};
-use crate::store::{Batch, Committed, Expect, Key, Range, Versioned};
-use crate::token::{self, Claims, FieldRef, Token, Verified};
+use crate::store::{Committed, Expect, Versioned};
+use crate::token::{self, Token, Verified, issued_ms, token_name};
 use crate::tree::ATTEMPTS;
 use crate::vault::{Inner, Subject, Vault};
-use crate::wire::{Put as _, Reader};
-
-/// What a token shall reach.
-#[derive(Clone, Debug, Default)]
-pub struct Scope {
-    subjects: Vec<SubjectId>,
-    fields: Vec<FieldRef>,
-    issuer: Option<Actor>,
-}
-
-impl Scope {
-    /// Every subject, and every field that the purpose may see.
-    #[must_use]
-    pub fn everyone() -> Self {
-        Self::default()
-    }
-
-    /// One subject; call [`and`](Self::and) for more, up to 64.
-    #[must_use]
-    pub fn subject(id: &SubjectId) -> Self {
-        Scope { subjects: vec![id.clone()], ..Self::default() }
-    }
-
-    /// One subject more.
-    #[must_use]
-    pub fn and(mut self, id: &SubjectId) -> Self {
-        self.subjects.push(id.clone());
-        self
-    }
-
-    /// Who issues it, where that is not the one who gets it: it stands first in the log.
-    #[must_use]
-    pub fn issued_by(mut self, actor: &Actor) -> Self {
-        self.issuer = Some(actor.clone());
-        self
-    }
-
-    /// Only this field, and others that are named so.
-    #[must_use]
-    pub fn field<F: Field>(mut self) -> Self {
-        self.fields.push(field::<F>());
-        self
-    }
-}
-
-/// A field, for narrowing a token to it: `token.narrow().fields(&[field::<order::address>()])`.
-#[must_use]
-pub fn field<F: Field>() -> FieldRef {
-    FieldRef { record: F::RECORD, number: F::INFO.number }
-}
-
-/// A token that is alive, for those who oversee them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TokenInfo {
-    /// Its id, for [`Revoke::Token`].
-    pub id: [u8; 16],
-    /// Its purpose.
-    pub purpose: PurposeId,
-    /// To whom it was issued.
-    pub actor: Actor,
-    /// The second in which it stops, since 1970.
-    pub expires: i64,
-    /// When it was issued, in milliseconds since 1970.
-    pub issued_ms: i64,
-    /// When it was last used, to the minute, in milliseconds since 1970.
-    pub last_used_ms: Option<i64>,
-}
-
-/// What to revoke: everything that was narrowed from it goes with it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Revoke {
-    /// One token, by its id.
-    Token([u8; 16]),
-    /// All tokens that were issued to an actor or name it in a narrowing, those to come too.
-    Actor(Actor),
-    /// All tokens for a purpose that were issued so far.
-    Purpose(PurposeId),
-    /// All tokens that were issued so far.
-    All,
-}
-
-const TOKENS: &[u8] = b"t";
-/// No number of the journal: a fresh grant or sealer is checked against its whole state at first use.
-const UNCHECKED: u64 = u64::MAX;
-/// A token's last use is written again when it is older.
-const LAST_USE_MS: i64 = 60_000;
-
-fn token_name(id: &[u8; 16]) -> Key {
-    [TOKENS, &id[..]].concat()
-}
-
-/// The first six bytes of a token's id are the milliseconds of its issue, so that "all that were issued so far" can be
-/// said without a list.
-pub(crate) fn issued_ms(id: &[u8; 16]) -> i64 {
-    let [a, b, c, d, e, f, ..] = *id;
-    i64::from_be_bytes([0, 0, a, b, c, d, e, f])
-}
 
 impl Vault {
-    /// Issues a token for purpose `P` to `actor`. Whoever holds it can narrow it without the vault.
-    ///
-    /// # Errors
-    ///
-    /// [`Denied::Lifetime`] above what the settings allow, [`Denied::Revoked`] for an actor that was revoked, [`Misuse::UnknownPurpose`], [`Misuse::BuiltIn`] for a type
-    /// that only claims to be a built-in purpose.
-    pub async fn issue<P: Purpose>(
-        &self,
-        actor: &Actor,
-        ground: &Ground,
-        lifetime: Duration,
-        scope: Scope,
-    ) -> Result<Token> {
-        let inner = &self.0;
-        inner.known::<P>()?;
-        let fence = inner.rows.get(FENCE).await?;
-        inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?).await?;
-        inner.refuse_if_frozen()?;
-        if lifetime > Duration::from_secs(inner.settings.max_token_s.into()) {
-            return Err(Denied::Lifetime.into());
-        }
-        if inner.journal.with(|state| state.names(actor)) {
-            return Err(Denied::Revoked.into());
-        }
-        let now = inner.token_time(inner.clock.wall());
-        let mut id: [u8; 16] = crypto::random()?;
-        for (to, from) in id.iter_mut().zip(now.max(0).to_be_bytes().iter().skip(2)) {
-            *to = *from;
-        }
-        let seconds = now.div_euclid(1000);
-        let expires = seconds.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
-        let claims = Claims {
-            id,
-            purpose: P::NUMBER,
-            actor,
-            ground,
-            not_before: seconds.max(0),
-            expires,
-            subjects: (!scope.subjects.is_empty()).then_some(scope.subjects.as_slice()),
-            fields: (!scope.fields.is_empty()).then_some(scope.fields.as_slice()),
-        };
-        let token = token::issue(&inner.tokens, &inner.id, &claims)?;
-        let info = TokenInfo {
-            id,
-            purpose: PurposeId(P::NUMBER),
-            actor: actor.clone(),
-            expires,
-            issued_ms: now,
-            last_used_ms: None,
-        };
-        let actors = scope.issuer.iter().chain([actor]).cloned().collect();
-        let entry = inner.entry(Action::Issue, Outcome::Done).by(actors)?.because(ground.clone());
-        let entry = entry.for_purpose(P::NUMBER).under_token(id);
-        for _ in 0..ATTEMPTS {
-            let mut batch = Batch::new()?;
-            batch.expect(&token_name(&id), Expect::Absent);
-            batch.put(&token_name(&id), info.encode());
-            if inner.lane.commit(batch, std::slice::from_ref(&entry)).await? == Committed::Yes {
-                return Ok(token);
-            }
-        }
-        Err(Error::Busy)
-    }
-
-    /// The tokens that are alive: neither expired nor revoked.
-    ///
-    /// # Errors
-    ///
-    /// What the store says.
-    pub async fn tokens(&self) -> Result<Vec<TokenInfo>> {
-        let inner = &self.0;
-        let fence = inner.rows.get(FENCE).await?;
-        inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?).await?;
-        let now = inner.token_time(inner.clock.wall()).div_euclid(1000);
-        let mut alive = Vec::new();
-        for (name, row) in inner.rows.all(Range::prefix(TOKENS)).await? {
-            let id: [u8; 16] = name.last_chunk().copied().ok_or(crate::error::Malformed::Length)?;
-            let info = TokenInfo::decode(id, &row.value)?;
-            let actor = [(info.actor.kind().number(), info.actor.name())];
-            let revoked =
-                |state: &crate::journal::State| state.revoked(&id, &actor, info.purpose.0, issued_ms(&id));
-            if info.expires > now && !inner.journal.with(revoked) {
-                alive.push(info);
-            }
-        }
-        Ok(alive)
-    }
-
-    /// Revokes tokens, in all processes within the bound, and for good.
-    ///
-    /// # Errors
-    ///
-    /// Where it cannot be made durable.
-    pub async fn revoke(&self, what: Revoke, actor: &Actor, ground: &Ground) -> Result<()> {
-        let inner = &self.0;
-        let mut until_ms = inner.clock.wall();
-        if matches!(what, Revoke::Purpose(_) | Revoke::All) {
-            // A clock that was set back must not leave out what was issued before that.
-            let issued = inner.rows.all(Range::prefix(TOKENS)).await?;
-            let issued = issued.iter().filter_map(|(name, _)| name.last_chunk::<16>()).map(issued_ms);
-            until_ms = issued.fold(until_ms, i64::max);
-        }
-        let revocation = match what {
-            Revoke::Token(id) => Revocation::Token(id),
-            Revoke::Actor(who) => Revocation::Actor(who.kind().number(), who.name().to_owned()),
-            Revoke::Purpose(purpose) => Revocation::Purpose { purpose: purpose.0, until_ms },
-            Revoke::All => Revocation::All { until_ms },
-        };
-        // Fenced first: a log that cannot be written must not keep a stolen token alive.
-        inner.journal.record(&[Event::Revoked(revocation)]).await?;
-        inner.wait_out_bound().await;
-        inner.log(inner.entry_by(Action::Revoke, actor, ground)?).await
-    }
-
     /// Takes a grant for purpose `P` and one subject: verifies the token, checks basis, revocation and freeze, writes
     /// the log durably, and only then holds the keys.
     ///
@@ -252,156 +37,45 @@ impl Vault {
             Ok(verified) => Arc::new(verified),
             Err(why) => return Err(inner.refused(Action::Unlock, None, P::NUMBER, why).await),
         };
-        match inner.unlock_one::<P>(&verified, id).await {
+        let given = inner.unlock_chunk::<P>(&verified, std::slice::from_ref(id), Action::Unlock).await;
+        match given.and_then(|mut given| given.pop().unwrap_or(Err(Error::Busy))) {
             Ok(grant) => Ok(grant),
             Err(why) => Err(inner.refused(Action::Unlock, Some(&verified), P::NUMBER, why).await),
         }
     }
 
-    /// Takes grants for many subjects, up to 1,000 a call, with one entry in the log for all that are given. Refusals
-    /// stand at their places.
+    /// Takes grants for any number of subjects, a thousand at a time: each thousand is one read, and one commit of the
+    /// log with one entry for all that are given and one for each reason of a refusal. Grants and refusals stand at
+    /// their places.
+    ///
+    /// What is given back takes memory: who needs more than fit calls it for some at a time. A lease counts from the read
+    /// of its thousand. For [`LegalHold`](crate::LegalHold) it reads further rows for each subject.
     ///
     /// # Errors
     ///
-    /// Where the token itself is refused, or the log cannot be written.
+    /// Where the token itself is refused, the vault is frozen, or the log cannot be written: then nothing is given, though
+    /// the log may name the thousands before.
     pub async fn unlock_many<P: Purpose>(
         &self,
         token: &Token,
         ids: &[SubjectId],
     ) -> Result<Vec<Result<Grant<P>>>> {
         let inner = &self.0;
-        if ids.len() > 1000 {
-            return Err(Misuse::TooLarge.into());
-        }
         inner.keep_time().await?;
         let verified = match inner.admit_for::<P>(token) {
             Ok(verified) => Arc::new(verified),
             Err(why) => return Err(inner.refused(Action::UnlockMany, None, P::NUMBER, why).await),
         };
-        for _ in 0..ATTEMPTS {
-            let mut ready = Vec::with_capacity(ids.len());
-            let mut fences = Vec::new();
-            for id in ids {
-                match inner.prepare::<P>(&verified, id).await {
-                    Ok(prepared) => {
-                        fences.push(Expect::unchanged(prepared.subject.fence.as_ref()));
-                        ready.push(Ok(prepared));
-                    }
-                    Err(why) => ready.push(Err(why)),
+        let mut grants = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(CHUNK) {
+            match inner.unlock_chunk::<P>(&verified, chunk, Action::UnlockMany).await {
+                Ok(given) => grants.extend(given),
+                Err(why) => {
+                    return Err(inner.refused(Action::UnlockMany, Some(&verified), P::NUMBER, why).await);
                 }
             }
-            if fences.iter().any(|other| Some(other) != fences.first()) {
-                continue;
-            }
-            if let Some(fence) = fences.first() {
-                let who = ready.iter().flatten().filter_map(|prepared| prepared.pseudonym).collect();
-                let entry = inner.unlock_entry(Action::UnlockMany, Outcome::Done, &verified, P::NUMBER)?;
-                let expect = Some((FENCE.to_vec(), *fence));
-                if inner.lane.append(entry.about_many(who)?, expect).await? == Committed::Conflict {
-                    continue;
-                }
-                let row = ready.iter().flatten().next().and_then(|one| one.subject.more.first());
-                inner.used(&verified, row.and_then(Option::as_ref)).await;
-            }
-            inner
-                .refused_many(&verified, P::NUMBER, ready.iter().filter_map(|one| one.as_ref().err()))
-                .await?;
-            return Ok(ready.into_iter().map(|one| one.map(|one| Grant::new(Arc::new(one.core)))).collect());
         }
-        Err(Error::Busy)
-    }
-
-    /// Takes a sealer for record `R` and one subject. It holds the subject's purpose keys, and lives as long as a grant.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotEnrolled`], [`Erased::Forgotten`], [`Misuse::UnknownRecord`] for a record that the vault was not
-    /// opened with, [`Error::Halted`] when frozen or where the clock has jumped.
-    pub async fn sealer<R: Record>(
-        &self,
-        id: &SubjectId,
-        actor: &Actor,
-        ground: &Ground,
-    ) -> Result<Sealer<R>> {
-        let inner = &self.0;
-        inner.ready_to_seal::<R>().await?;
-        let tag = inner.tag(id);
-        for _ in 0..ATTEMPTS {
-            let since = inner.now();
-            let mut subject = inner.read_subject(&tag, &[]).await?;
-            inner.refuse_if_frozen()?;
-            let entry = inner.tree.entry(&subject.found)?.ok_or(Error::NotEnrolled)?;
-            let newest = entry.newest().ok_or(Error::NotEnrolled)?;
-            if newest.forgotten.is_some() || inner.fenced(&tag) {
-                return Err(Erased::Forgotten.into());
-            }
-            if inner.lacks_keys(&entry) {
-                inner.add_keys(&tag, actor, ground).await?;
-                continue;
-            }
-            // Before the log is written: what is raised or fenced meanwhile ends the sealer.
-            let sealer = inner.sealer_of(&tag, &entry, since)?;
-            let log = inner.about(inner.entry_by(Action::Sealer, actor, ground)?, &entry);
-            let expect = Expect::unchanged(subject.fence.take().as_ref());
-            if inner.lane.append(log, Some((FENCE.to_vec(), expect))).await? == Committed::Yes {
-                return Ok(sealer);
-            }
-        }
-        Err(Error::Busy)
-    }
-}
-
-impl Inner {
-    /// Whether records of this type can be sealed now, with days ahead.
-    pub(crate) async fn ready_to_seal<R: Record>(&self) -> Result<()> {
-        if !self.served.contains(&(R::RECORD, TypeId::of::<R>())) {
-            return Err(Misuse::UnknownRecord.into());
-        }
-        self.advance_time().await?;
-        self.top_up(false).await
-    }
-
-    /// A sealer by what an entry says. It must not be given out before the log has it.
-    pub(crate) fn sealer_of<R: Record>(
-        self: &Arc<Self>,
-        tag: &Tag,
-        entry: &crate::entry::Entry,
-        since: Now,
-    ) -> Result<Sealer<R>> {
-        let newest = entry.newest().ok_or(Error::NotEnrolled)?;
-        let (generation, serial, state) = (newest.number, newest.serial, entry.meta.state);
-        let purposes = self.purposes();
-        let notices = self
-            .journal
-            .with(|state| purposes.iter().map(|purpose| (*purpose, state.notice(*purpose))).collect());
-        let stands: Vec<u16> = self.standing(&entry.meta, generation, since.day());
-        let mut keys = BTreeMap::new();
-        for ((number, purpose), key) in &entry.keys {
-            if *number == generation && stands.contains(purpose) {
-                let copy = Secret::from_slice(key.expose()).ok_or(Error::DoesNotOpen)?;
-                keys.insert(*purpose, copy);
-            }
-        }
-        let fresh = Fresh {
-            vault: Arc::clone(self),
-            tag: *tag,
-            since,
-            era: self.era(tag),
-            checked: AtomicU64::new(UNCHECKED),
-        };
-        Ok(Sealer::new(Arc::new(sealer::Core {
-            fresh,
-            state,
-            generation,
-            serial,
-            keys,
-            notices,
-            suite: self.tree.suite,
-            prefix: crypto::random()?,
-            counter: AtomicU64::new(0),
-            max_seals: self.max_seals,
-            plan: RwLock::default(),
-        })))
+        Ok(grants)
     }
 }
 
@@ -426,13 +100,20 @@ fn kept_until(meta: &Meta) -> BTreeMap<(u16, u16), Day> {
 
 /// A grant before its log entry is durable: it must not be given out yet.
 struct Prepared {
-    subject: Subject,
     core: Core,
     pseudonym: Option<Pseudonym>,
 }
 
+/// What was decided for a chunk, from one read.
+struct Decided {
+    each: Vec<Result<Prepared>>,
+    /// How the fence row was; `None` where nobody was read.
+    fence: Option<Expect>,
+    token: Option<Versioned>,
+}
+
 impl Inner {
-    fn known<P: Purpose>(&self) -> Result<Option<BuiltIn>> {
+    pub(crate) fn known<P: Purpose>(&self) -> Result<Option<BuiltIn>> {
         let built_in = built_in::<P>();
         if built_in.is_some() {
             return Ok(built_in);
@@ -476,63 +157,109 @@ impl Inner {
         self.journal.with(|s| s.revoked(&token.id, &actors, token.purpose, issued_ms(&token.id)))
     }
 
-    async fn unlock_one<P: Purpose>(
+    /// Decides, writes down, and only then gives.
+    async fn unlock_chunk<P: Purpose>(
         self: &Arc<Self>,
         verified: &Arc<Verified>,
-        id: &SubjectId,
-    ) -> Result<Grant<P>> {
+        ids: &[SubjectId],
+        action: Action,
+    ) -> Result<Vec<Result<Grant<P>>>> {
         for _ in 0..ATTEMPTS {
-            let Prepared { subject, core, pseudonym } = self.prepare::<P>(verified, id).await?;
-            let mut entry = self.unlock_entry(Action::Unlock, Outcome::Done, verified, P::NUMBER)?;
-            if let Some(pseudonym) = pseudonym {
-                entry = entry.about(pseudonym);
+            let decided = self.decide::<P>(verified, ids).await?;
+            let given: Vec<&Prepared> = decided.each.iter().flatten().collect();
+            let mut entries = Vec::new();
+            if !given.is_empty() {
+                let who = given.iter().filter_map(|prepared| prepared.pseudonym).collect();
+                let entry = self.unlock_entry(action, Outcome::Done, verified, P::NUMBER)?;
+                entries.push(entry.about_many(who)?);
             }
-            let expect = (FENCE.to_vec(), Expect::unchanged(subject.fence.as_ref()));
-            if self.lane.append(entry, Some(expect)).await? == Committed::Yes {
-                self.used(verified, subject.more.first().and_then(Option::as_ref)).await;
-                return Ok(Grant::new(Arc::new(core)));
+            if action == Action::UnlockMany {
+                entries.extend(self.refusals(verified, P::NUMBER, &decided.each)?);
             }
+            if !entries.is_empty() {
+                let expect = decided.fence.map(|fence| (FENCE.to_vec(), fence));
+                if self.lane.append(entries, expect).await? == Committed::Conflict {
+                    continue;
+                }
+            }
+            if !given.is_empty() {
+                self.used(verified, decided.token.as_ref()).await;
+            }
+            let grant = |one: Result<Prepared>| one.map(|one| Grant::new(Arc::new(one.core)));
+            return Ok(decided.each.into_iter().map(grant).collect());
         }
         Err(Error::Busy)
     }
 
-    async fn prepare<P: Purpose>(
+    /// Decides for each subject, from one read of all.
+    async fn decide<P: Purpose>(
         self: &Arc<Self>,
         verified: &Arc<Verified>,
-        id: &SubjectId,
-    ) -> Result<Prepared> {
+        ids: &[SubjectId],
+    ) -> Result<Decided> {
         let built_in = self.known::<P>()?;
         let since = self.now();
         let wall = self.token_time(since.wall);
         verified.check_time(wall)?;
-        if !verified.reaches(id) {
-            return Err(Denied::Subject.into());
-        }
-        let tag = self.tag(id);
-        let subject = self.read_subject(&tag, &[token_name(&verified.id)]).await?;
+        let tags: Vec<Option<Tag>> =
+            ids.iter().map(|id| verified.reaches(id).then(|| self.tag(id))).collect();
+        let reached: Vec<Tag> = tags.iter().copied().flatten().collect();
+        let mut decided = Decided { each: Vec::with_capacity(ids.len()), fence: None, token: None };
+        let subjects = if reached.is_empty() {
+            Vec::new()
+        } else {
+            self.read_subjects(&reached, &[token_name(&verified.id)]).await?
+        };
         self.refuse_if_frozen()?;
         if self.revoked(verified) {
             return Err(Denied::Revoked.into());
         }
+        if let Some(read) = subjects.iter().flatten().next() {
+            decided.fence = Some(Expect::unchanged(read.fence.as_ref()));
+            decided.token = read.more.first().cloned().flatten();
+        }
+        let mut subjects = subjects.into_iter();
+        for tag in tags {
+            decided.each.push(match (tag, tag.and_then(|_| subjects.next())) {
+                (Some(tag), Some(Ok(subject))) => {
+                    self.prepare(verified, P::NUMBER, built_in, &subject, tag, since).await
+                }
+                (_, Some(Err(why))) => Err(why),
+                (_, None | Some(Ok(_))) => Err(Denied::Subject.into()),
+            });
+        }
+        Ok(decided)
+    }
+
+    /// The grant for one subject, as it was read.
+    async fn prepare(
+        self: &Arc<Self>,
+        verified: &Arc<Verified>,
+        purpose: u16,
+        built_in: Option<BuiltIn>,
+        subject: &Subject,
+        tag: Tag,
+        since: Now,
+    ) -> Result<Prepared> {
         let meta = subject.meta.as_ref().ok_or(Error::NotEnrolled)?;
         // Before the keys are chosen: a notice that is raised meanwhile ends the grant.
-        let notice = self.journal.with(|state| state.notice(P::NUMBER));
+        let notice = self.journal.with(|state| state.notice(purpose));
         let era = self.era(&tag);
         let (keys, held) = match built_in {
-            None => (self.keys_of(&subject, meta, &tag, P::NUMBER, since)?, HeldShelves::new()),
+            None => (self.keys_of(subject, meta, &tag, purpose, since)?, HeldShelves::new()),
             Some(BuiltIn::SubjectAccess) => {
-                (self.keys_of_subject(&subject, meta, &tag, since)?, HeldShelves::new())
+                (self.keys_of_subject(subject, meta, &tag, since)?, HeldShelves::new())
             }
-            Some(BuiltIn::LegalHold) => self.keys_of_hold(&subject, meta, &tag, since).await?,
+            Some(BuiltIn::LegalHold) => self.keys_of_hold(subject, meta, &tag, since).await?,
         };
         let newest = meta.generations.last().ok_or(Error::NotEnrolled)?;
         let audit = self.tree.part(&subject.found, audit_part(newest.number))?;
         let audit = audit.and_then(|bytes| Secret::<Audit>::from_slice(&bytes));
         let pseudonym = audit.map(|key| Pseudonym::of(&crypto::Prf::new(key.expose()), &self.id));
-        let left = verified.expires.saturating_mul(1000).saturating_sub(wall);
+        let left = verified.expires.saturating_mul(1000).saturating_sub(self.token_time(since.wall));
         let core = Core {
             fresh: Fresh { vault: Arc::clone(self), tag, since, era, checked: AtomicU64::new(UNCHECKED) },
-            purpose: P::NUMBER,
+            purpose,
             notice,
             built_in,
             token: Arc::clone(verified),
@@ -544,7 +271,7 @@ impl Inner {
             remade: remade(meta),
             ciphers: Ciphers::default(),
         };
-        Ok(Prepared { subject, core, pseudonym })
+        Ok(Prepared { core, pseudonym })
     }
 
     /// The purpose's key of each enrolment in which it stands.
@@ -658,7 +385,7 @@ impl Inner {
     }
 
     /// The subject's era.
-    fn era(&self, tag: &Tag) -> u64 {
+    pub(crate) fn era(&self, tag: &Tag) -> u64 {
         self.journal.with(|state| state.fences.get(tag).map_or(0, |fence| fence.era))
     }
 
@@ -703,101 +430,22 @@ impl Inner {
     }
 
     /// One entry for each reason, with the number of subjects that it was given for.
-    async fn refused_many(
+    fn refusals(
         &self,
         token: &Verified,
         purpose: u16,
-        why: impl Iterator<Item = &Error>,
-    ) -> Result<()> {
+        each: &[Result<Prepared>],
+    ) -> Result<Vec<crate::log::Entry>> {
         let mut reasons: BTreeMap<u8, (Refusal, u64)> = BTreeMap::new();
-        for why in why {
+        for why in each.iter().filter_map(|one| one.as_ref().err()) {
             let reason = Refusal::from(why);
             let count = &mut reasons.entry(reason.number()).or_insert((reason, 0)).1;
             *count = count.saturating_add(1);
         }
-        for (reason, count) in reasons.into_values() {
+        let entry = |(reason, count)| {
             let entry = self.unlock_entry(Action::UnlockMany, Outcome::Refused(reason), token, purpose)?;
-            self.log(entry.counting(Count::Subjects, count)).await?;
-        }
-        Ok(())
-    }
-
-    /// Notes a token's last use, to the minute. A convenience for `tokens()`: nothing depends on it.
-    async fn used(&self, token: &Verified, row: Option<&Versioned>) {
-        let name = token_name(&token.id);
-        let now = self.clock.wall();
-        let Some(row) = row else { return };
-        let Ok(mut info) = TokenInfo::decode(token.id, &row.value) else { return };
-        if info.last_used_ms.is_some_and(|last| now.saturating_sub(last) < LAST_USE_MS) {
-            return;
-        }
-        info.last_used_ms = Some(now.div_euclid(LAST_USE_MS).saturating_mul(LAST_USE_MS));
-        if let Ok(mut batch) = Batch::new() {
-            batch.expect(&name, Expect::Version(row.version));
-            batch.put(&name, info.encode());
-            let _ = self.rows.commit(batch).await;
-        }
-    }
-
-    /// Whether a purpose that was registered after the enrolment has no key yet.
-    fn lacks_keys(&self, entry: &crate::entry::Entry) -> bool {
-        let Some(newest) = entry.newest() else { return false };
-        self.purposes().into_iter().any(|purpose| {
-            let withdrawn = newest.purposes.get(&purpose).is_some_and(|s| s.withdrawn.is_some());
-            !withdrawn && !entry.keys.contains_key(&(newest.number, purpose))
-        })
-    }
-
-    async fn add_keys(&self, tag: &Tag, actor: &Actor, ground: &Ground) -> Result<()> {
-        self.change(tag, &[], |_, entry| {
-            let mut entry = entry.ok_or(Error::NotEnrolled)?;
-            let log = self.about(self.entry_by(Action::Sealer, actor, ground)?, &entry);
-            let Some(newest) = entry.meta.generations.last() else { return Err(Error::NotEnrolled) };
-            if newest.forgotten.is_some() {
-                return Err(Erased::Forgotten.into());
-            }
-            for purpose in self.purposes() {
-                let withdrawn = newest.purposes.get(&purpose).is_some_and(|s| s.withdrawn.is_some());
-                if !withdrawn && !entry.keys.contains_key(&(newest.number, purpose)) {
-                    entry.keys.insert((newest.number, purpose), Secret::random()?);
-                }
-            }
-            Ok(crate::change::Change::new(entry, log, ()))
-        })
-        .await?;
-        Ok(())
-    }
-}
-
-impl TokenInfo {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = vec![1];
-        out.put_u16(self.purpose.0);
-        out.put_u8(self.actor.kind().number());
-        out.put_bytes(self.actor.name().as_bytes());
-        out.put_i64(self.expires);
-        out.put_i64(self.issued_ms);
-        out.put_i64(self.last_used_ms.unwrap_or(i64::MIN));
-        out
-    }
-
-    fn decode(id: [u8; 16], bytes: &[u8]) -> Result<Self> {
-        let mut r = Reader::new(bytes);
-        if r.u8()? != 1 {
-            return Err(crate::error::Unsupported::Version.into());
-        }
-        let purpose = PurposeId(r.u16()?);
-        let kind = crate::actor::ActorKind::from_number(r.u8()?).ok_or(crate::error::Malformed::Content)?;
-        let actor = Actor::new(kind, r.text()?).map_err(|_| crate::error::Malformed::Content)?;
-        let (expires, issued_ms, last) = (r.i64()?, r.i64()?, r.i64()?);
-        r.end()?;
-        Ok(TokenInfo {
-            id,
-            purpose,
-            actor,
-            expires,
-            issued_ms,
-            last_used_ms: (last != i64::MIN).then_some(last),
-        })
+            Ok(entry.counting(Count::Subjects, count))
+        };
+        reasons.into_values().map(entry).collect()
     }
 }

@@ -3,7 +3,7 @@
 use std::any::TypeId;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -12,8 +12,7 @@ use crate::calendar::{AHEAD, Calendar};
 use crate::clock::{Clock, Day};
 use crate::crypto::Prf;
 use crate::crypto::aead::Suite;
-use crate::entry::Meta;
-use crate::error::{Error, Halted, Misuse, Result, RolledBack};
+use crate::error::{Error, Halted, Misuse, Result};
 use crate::grant::Now;
 use crate::journal::{Event, FENCE, Journal};
 use crate::keeper::{Roots, VaultId};
@@ -22,18 +21,19 @@ use crate::log::{Action, Entry, Outcome};
 use crate::note::VerifierKey;
 use crate::purpose::{Basis, PurposeId};
 use crate::schema::Registry;
-use crate::store::{Batch, Committed, Expect, Key, Rows, Versioned};
-use crate::tree::node::under_root;
-use crate::tree::{Found, Node, Tree};
+use crate::store::{Batch, Committed, Expect, Rows};
+use crate::tree::Tree;
 
 mod audit;
 pub(crate) mod lane;
 mod open;
 mod settings;
+mod subject;
 
 pub use audit::LogReport;
 pub use open::Options;
 pub use settings::{RestoreWindow, Settings};
+pub(crate) use subject::Subject;
 
 /// How many causes are kept until the next entry of the log takes them.
 const MAX_CAUSES: usize = 64;
@@ -230,76 +230,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Reads a subject with its way, the fence row and some more, in one multi-key read, and takes in what other
-    /// processes have done.
-    pub(crate) async fn read_subject(&self, tag: &Tag, more: &[Key]) -> Result<Subject> {
-        let mut names = vec![FENCE.to_vec()];
-        names.extend_from_slice(more);
-        let mut failed_at = None;
-        for _ in 0..crate::tree::ATTEMPTS {
-            match self.tree.find(tag, &names).await {
-                Ok((found, mut rows)) => {
-                    let fence = if rows.is_empty() { None } else { rows.remove(0) };
-                    let head = self.journal.head_of(fence.as_ref())?;
-                    self.journal.catch_up(head).await?;
-                    self.refresh_registry().await?;
-                    let meta = self.tree.meta(&found)?;
-                    let state = meta.as_ref().map_or(0, |meta| meta.state);
-                    let (remembered, epoch) =
-                        self.journal.with(|s| (s.fences.get(tag).map_or(0, |fence| fence.state), s.epoch));
-                    if state >= remembered && found.path.root.epoch >= epoch {
-                        return Ok(Subject { found, meta, fence, more: rows });
-                    }
-                    // Either the rows were read before the journal went on, or somebody put older ones back: what the
-                    // journal remembers holds, whatever the store says.
-                    if head.number >= self.journal.known() {
-                        return Err(RolledBack::Store.into());
-                    }
-                }
-                // Perhaps the root was replaced between the read and the keeper's answer. What stays while the epoch row
-                // does is no race.
-                Err(Error::RolledBack(why)) => {
-                    let version = self.rows.get(&Node::Root.name()).await?.map(|row| row.version);
-                    if version.is_none() || failed_at == version {
-                        return Err(why.into());
-                    }
-                    failed_at = version;
-                }
-                Err(why) => return Err(why),
-            }
-        }
-        Err(Error::Busy)
-    }
-
-    /// Takes over what another process has added to the registry: a purpose that the law keeps must be known to whoever
-    /// forgets.
-    async fn refresh_registry(&self) -> Result<()> {
-        let grown = self.journal.with(|state| state.registry);
-        if self.registry_seen.load(Ordering::Acquire) >= grown {
-            return Ok(());
-        }
-        let name = under_root::REGISTRY.to_vec();
-        let (path, rows) = self.tree.path(&Node::Root, std::slice::from_ref(&name)).await?;
-        let [Some(row)] = rows.as_slice() else { return Err(RolledBack::Mixed.into()) };
-        let stored = Registry::decode(&self.tree.open_under_root(&path, &name, row)?)?;
-        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = stored;
-        self.registry_seen.fetch_max(grown, Ordering::AcqRel);
-        Ok(())
-    }
-
     pub(crate) fn refuse_if_frozen(&self) -> Result<()> {
         if self.journal.with(|state| state.frozen) { Err(Halted::Frozen.into()) } else { Ok(()) }
     }
-}
-
-/// A subject as it was read.
-#[derive(Debug)]
-pub(crate) struct Subject {
-    pub(crate) found: Found,
-    /// `None` where it was never enrolled.
-    pub(crate) meta: Option<Meta>,
-    pub(crate) fence: Option<Versioned>,
-    pub(crate) more: Vec<Option<Versioned>>,
 }
 
 /// What a process can do without acting on a subject.

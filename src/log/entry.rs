@@ -194,6 +194,43 @@ impl Entry {
         Ok(Entry { subjects, ..self })
     }
 
+    /// Entries that are alike but for their subjects as one, with the time of the first. What one commit does to many
+    /// subjects it says once.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::TooLarge`] for more than 1,024 subjects.
+    pub(crate) fn joined(entries: Vec<Entry>) -> Result<Vec<Self>> {
+        let mut joined: Vec<Entry> = Vec::new();
+        for mut entry in entries {
+            let subjects = std::mem::take(&mut entry.subjects);
+            match joined.last_mut() {
+                // A reference names one event.
+                Some(last) if entry.reference.is_none() && last.is_like(&entry) => {
+                    last.subjects.extend(subjects);
+                }
+                _ => joined.push(Entry { subjects, ..entry }),
+            }
+        }
+        joined
+            .into_iter()
+            .map(|mut entry| {
+                let subjects = std::mem::take(&mut entry.subjects);
+                entry.about_many(subjects)
+            })
+            .collect()
+    }
+
+    fn is_like(&self, other: &Entry) -> bool {
+        let what = |entry: &Entry| (entry.action, entry.outcome, entry.token, entry.purpose, entry.reference);
+        what(self) == what(other)
+            && self.actors == other.actors
+            && self.ground == other.ground
+            && self.fields == other.fields
+            && self.counts == other.counts
+            && other.causes.is_empty()
+    }
+
     /// A reference instead of the subjects, unless it has one.
     pub(crate) fn anonymous(self, reference: [u8; 16]) -> Self {
         let reference = self.reference.or(Some(reference));

@@ -12,7 +12,8 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::memory::{PAGE_BYTES, within_bounds};
 use super::{
-    Batch, CommitError, Concern, Expect, Key, MAX_KEY, Page, Range, Statement, Store, Versioned, version_of,
+    Batch, CommitError, Concern, Expect, Key, MAX_KEY, Page, Range, Statement, Store, Version, Versioned,
+    version_of,
 };
 use crate::error::StoreError;
 
@@ -99,14 +100,9 @@ impl PostgresStore {
         // Nothing was written yet: whatever goes wrong here is no unknown outcome.
         let write = write.map_err(Failure::before_anything)?;
         let begin = pin!(client.batch_execute(self.link.begin()));
-        let parameters: [&(dyn ToSql + Sync); 6] = [
-            &parts.expected,
-            &parts.versions,
-            &parts.put,
-            &parts.put_versions,
-            &parts.contents,
-            &parts.deleted,
-        ];
+        let put_versions: Vec<&[u8]> = parts.put_versions.iter().map(Version::as_slice).collect();
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&parts.expected, &parts.versions, &parts.put, &put_versions, &parts.contents, &parts.deleted];
         let write = pin!(client.query_one(&write, &parameters));
         let commit = pin!(client.batch_execute("COMMIT"));
         let (begun, written, committed) = tokio::join!(biased; begin, write, commit);
@@ -134,7 +130,7 @@ struct Parts<'a> {
     /// `None` where the row must be absent.
     versions: Vec<Option<&'a [u8]>>,
     put: Vec<&'a [u8]>,
-    put_versions: Vec<Vec<u8>>,
+    put_versions: Vec<Version>,
     contents: Vec<&'a [u8]>,
     deleted: Vec<&'a [u8]>,
 }
@@ -160,7 +156,7 @@ impl<'a> Parts<'a> {
             match value {
                 Some(value) => {
                     parts.put.push(key);
-                    parts.put_versions.push(version_of(&batch.nonce, key).to_vec());
+                    parts.put_versions.push(version_of(&batch.nonce, key));
                     parts.contents.push(value);
                 }
                 None => parts.deleted.push(key),

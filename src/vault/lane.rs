@@ -60,10 +60,10 @@ impl Head {
     }
 }
 
-/// An entry that waits for a commit, with the row that must be as it was read.
+/// Entries that wait for a commit, with the row that must be as it was read.
 #[derive(Debug)]
 struct Waiting {
-    entry: Entry,
+    entries: Vec<Entry>,
     expect: Option<(Key, Expect)>,
     done: Mutex<Option<Committed>>,
 }
@@ -163,16 +163,20 @@ impl Writer {
         Ok(Head { lane, row })
     }
 
-    /// Appends an entry under a precondition, together with all others that wait under the same one.
-    pub(crate) async fn append(&self, entry: Entry, expect: Option<(Key, Expect)>) -> Result<Committed> {
+    /// Appends entries under a precondition, together with all others that wait under the same one.
+    pub(crate) async fn append(
+        &self,
+        entries: Vec<Entry>,
+        expect: Option<(Key, Expect)>,
+    ) -> Result<Committed> {
         if !self.rows.shared() {
             let mut batch = Batch::new()?;
             if let Some((key, expect)) = &expect {
                 batch.expect(key, *expect);
             }
-            return self.commit(batch, &[entry]).await;
+            return self.commit(batch, &entries).await;
         }
-        let own = Arc::new(Waiting { entry, expect, done: Mutex::new(None) });
+        let own = Arc::new(Waiting { entries, expect, done: Mutex::new(None) });
         self.queue().push(Arc::clone(&own));
         // Whoever gets the lane first commits for all that wait; the others find their entry written.
         let mut place = self.head.lock().await;
@@ -184,7 +188,7 @@ impl Writer {
         if let Some((key, expect)) = &own.expect {
             batch.expect(key, *expect);
         }
-        let entries: Vec<Entry> = group.iter().map(|waiting| waiting.entry.clone()).collect();
+        let entries: Vec<Entry> = group.iter().flat_map(|waiting| waiting.entries.iter().cloned()).collect();
         let head = self.take(&mut place).await?;
         let (commit, next) = self.hand_over(&head, batch, &entries);
         let committed = commit.await?;
@@ -224,7 +228,7 @@ impl Inner {
     /// Writes an entry that goes with no other change.
     pub(crate) async fn log(&self, entry: Entry) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            if self.lane.append(entry.clone(), None).await? == Committed::Yes {
+            if self.lane.append(vec![entry.clone()], None).await? == Committed::Yes {
                 return Ok(());
             }
         }

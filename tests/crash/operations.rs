@@ -143,6 +143,31 @@ fn subjects() -> Vec<Operation> {
             ..PLAIN
         },
         Operation {
+            name: "enroll many",
+            run: |p| {
+                Box::pin(async move {
+                    let people = ["eve", "fred"].map(|name| (id(name), []));
+                    let results = p.vault().enroll_many(people, &tester(), &test_ground()).await;
+                    results.into_iter().collect()
+                })
+            },
+            done: |p| {
+                let there = ["eve", "fred"].map(|name| p.unlocks::<Shipping>(name));
+                assert_eq!(there[0], there[1], "a chunk is done or not");
+                match there[0] {
+                    Ok(()) => true,
+                    Err(Error::NotEnrolled) => false,
+                    Err(why) => panic!("neither before nor after: {why}"),
+                }
+            },
+            already: |why| *why == Misuse::AlreadyEnrolled.into(),
+            then: |p| {
+                p.order("fred", 1);
+                assert!(p.opens("fred", 1));
+            },
+            ..PLAIN
+        },
+        Operation {
             name: "consent",
             run: |p| {
                 Box::pin(async move {
@@ -210,6 +235,26 @@ fn subjects() -> Vec<Operation> {
             ..PLAIN
         },
         Operation {
+            name: "put many",
+            run: |p| {
+                Box::pin(async move {
+                    let (both, me, why) = ([id("alice"), id("dan")], tester(), test_ground());
+                    let mut sealed = Vec::new();
+                    for sealer in p.vault().sealers::<Order>(&both, &me, &why).await? {
+                        sealed.push(sealer?.seal(order(), &5)?);
+                    }
+                    let records = both.iter().zip(&sealed).map(|(id, sealed)| (id, &5, sealed));
+                    p.vault().put_many(records, &me, &why).await.into_iter().collect()
+                })
+            },
+            done: |p| {
+                let there = ["alice", "dan"].map(|name| p.get(name, 5).is_some() && p.opens(name, 5));
+                assert_eq!(there[0], there[1], "a chunk is done or not");
+                there[0]
+            },
+            ..PLAIN
+        },
+        Operation {
             name: "delete",
             run: |p| {
                 Box::pin(async move {
@@ -223,6 +268,19 @@ fn subjects() -> Vec<Operation> {
         Operation {
             name: "unlock",
             run: |p| Box::pin(async move { grant::<Shipping>(p.vault(), &id("alice")).await.map(drop) }),
+            ..PLAIN
+        },
+        Operation {
+            name: "unlock many",
+            run: |p| {
+                Box::pin(async move {
+                    let (both, hour) = ([id("alice"), id("dan")], std::time::Duration::from_secs(3600));
+                    let (me, why, scope) = (tester(), test_ground(), Scope::everyone());
+                    let token = p.vault().issue::<Shipping>(&me, &why, hour, scope).await?;
+                    let grants = p.vault().unlock_many::<Shipping>(&token, &both).await?;
+                    grants.into_iter().try_for_each(|grant| grant.map(drop))
+                })
+            },
             ..PLAIN
         },
     ]
