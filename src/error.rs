@@ -253,6 +253,8 @@ reasons! {
         NothingToUndo = "there is nothing to undo",
         /// There is no hold.
         NotHeld = "the subject is not held",
+        /// Statements of a staged change outside a transaction.
+        NoTransaction = "a staged change must be run in a transaction",
         /// The store has no transactions of the shop's to go with.
         NotStaged = "the store has no transactions of the shop's own to go with",
         /// The purpose's basis is not consent.

@@ -117,9 +117,10 @@ impl Vault {
 /// Who is held the journal says, which nobody who writes the store can cut: it is read up to the moment at which the guard
 /// was.
 pub(crate) async fn keep_shelves(inner: &Inner, days: &[Day]) -> Result<(Key, Expect)> {
+    let asked = inner.journal.known();
     let rows = inner.rows.read(&[GUARD.to_vec(), FENCE.to_vec()]).await?;
     let [guard, fence] = rows.as_slice() else { return Err(Malformed::Length.into()) };
-    inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?).await?;
+    inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?, asked).await?;
     let mut subjects: Vec<Tag> = inner
         .journal
         .with(|state| state.fences.iter().filter(|(_, fence)| fence.held).map(|(tag, _)| *tag).collect());

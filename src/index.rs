@@ -1,10 +1,12 @@
 //! Blind indexes: a keyed hash of a value, by which equal values are found without being stored. The format is in
 //! docs/SPEC.md, "Blind index".
 
+use std::any::TypeId;
+
 use zeroize::Zeroizing;
 
 use crate::crypto::{Hkdf, Prf};
-use crate::error::{Denied, Error, Result};
+use crate::error::{Denied, Error, Misuse, Result};
 use crate::journal::FENCE;
 use crate::key::label;
 use crate::log::{Action, Outcome};
@@ -53,6 +55,9 @@ impl Vault {
     /// The token must be for a purpose that the field names and reach the field; it cannot be narrowed to a subject, since
     /// who is looked up is not known yet. The call is in the log, without the value.
     ///
+    /// Values are compared as they are kept: an e-mail address keeps the case before its `@`, a payment token its last four
+    /// digits.
+    ///
     /// **What it tells**: that two rows have the same value, and to whoever may call this, whether a value that is guessed
     /// is among the rows. **After a forget** the vault keeps nothing of it, and the shop's column is the shop's to clear:
     /// an index value that is left behind still tells whoever may call this that the value was there, until the index key
@@ -61,7 +66,8 @@ impl Vault {
     /// # Errors
     ///
     /// [`Error::Denied`] for a token that is not valid, was revoked, or is for another purpose, fields or a subject;
-    /// [`Error::Halted`] when frozen. Refusals are in the log.
+    /// [`Error::Halted`] when frozen; [`Error::Stale`] where the store answered too late: try again;
+    /// [`Misuse::UnknownRecord`] for a record that the vault was not opened with. Refusals are in the log.
     pub async fn index<F: Field>(
         &self,
         token: &Token,
@@ -79,6 +85,10 @@ impl Inner {
     where
         F::Type: Indexable,
     {
+        // What a declaration says counts where the vault was opened with it.
+        if !self.served.contains(&(F::RECORD, TypeId::of::<F::Record>())) {
+            return Err(Misuse::UnknownRecord.into());
+        }
         self.keep_time().await?;
         let purposes: Vec<u16> = F::INFO.terms.iter().map(|term| term.purpose.number).collect();
         let verified = match self.admit(token, &purposes) {
@@ -86,8 +96,8 @@ impl Inner {
             Err(why) => return Err(self.refused(Action::Index, None, 0, why).await),
         };
         for _ in 0..ATTEMPTS {
-            let fence = self.rows.get(FENCE).await?;
-            self.journal.catch_up(self.journal.head_of(fence.as_ref())?).await?;
+            let since = self.now();
+            let fence = self.journal.refresh().await?;
             let allowed = self.may_index::<F>(&verified);
             if let Err(why) = allowed {
                 return Err(self.refused(Action::Index, Some(&verified), verified.purpose, why).await);
@@ -96,7 +106,9 @@ impl Inner {
             let entry = entry.touching(Fields::new(&[field::<F>()])?);
             let expect = (FENCE.to_vec(), Expect::unchanged(fence.as_ref()));
             if self.lane.append(vec![entry], Some(expect)).await? == Committed::Yes {
-                return Ok(self.index_of::<F>(value));
+                // A process that stood still meanwhile must not answer after a revocation has returned.
+                let fresh = self.leased(since, self.now());
+                return if fresh { Ok(self.index_of::<F>(value)) } else { Err(Error::Stale) };
             }
         }
         Err(Error::Busy)

@@ -137,7 +137,7 @@ impl Journal {
         if store.number < witnessed.number {
             return Err(RolledBack::Store.into());
         }
-        self.catch_up(store).await.map_err(|why| match why {
+        self.catch_up(store, 0).await.map_err(|why| match why {
             // The store forked from what the witness remembers.
             Error::RolledBack(RolledBack::Mixed) => RolledBack::Store.into(),
             why => why,
@@ -252,8 +252,20 @@ impl Journal {
         progress.witnessed = progress.witnessed.max(number);
     }
 
-    /// Takes in what other processes have written up to `store`.
-    pub(crate) async fn catch_up(&self, store: Head) -> Result<()> {
+    /// Reads the fence row, and takes in what other processes have written.
+    pub(crate) async fn refresh(&self) -> Result<Option<Versioned>> {
+        let asked = self.known();
+        let fence = self.rows.get(FENCE).await?;
+        self.catch_up(self.head_of(fence.as_ref())?, asked).await?;
+        Ok(fence)
+    }
+
+    /// Takes in what other processes have written up to `store`. `asked` is how many events were [known](Self::known) when
+    /// the store was asked: a store that has fewer was put back, and what it says of others is as old.
+    pub(crate) async fn catch_up(&self, store: Head, asked: u64) -> Result<()> {
+        if store.number < asked {
+            return Err(RolledBack::Store.into());
+        }
         let known = self.progress().known;
         if store.number < known.number {
             // Read before another task of this process went on: whatever is built on it fails its precondition.
@@ -341,8 +353,7 @@ impl Journal {
     /// cannot be reached, the next call or open completes it.
     pub(crate) async fn record(&self, events: &[Event]) -> Result<bool> {
         for _ in 0..crate::tree::ATTEMPTS {
-            let fence = self.rows.get(FENCE).await?;
-            self.catch_up(self.head_of(fence.as_ref())?).await?;
+            let fence = self.refresh().await?;
             let mut batch = Batch::new()?;
             let lines = match self.stage(&mut batch, fence.as_ref(), events) {
                 Err(Error::Busy) => continue,

@@ -195,6 +195,8 @@ impl Vault {
             if receipt.roots == 0 {
                 // A standby that still names it would open for nobody once it is promoted.
                 inner.rows.copies_are_current().await?;
+                // Another server may have taken the place of the one that was asked at first.
+                inner.tree.settle_keeper(&inner.journal).await?;
             }
             inner.roots.destroy(retired.id).await?;
             match inner.roots.unwrap(retired.id, &retired.wrapped).await {

@@ -20,10 +20,9 @@ use crate::record::Record;
 use crate::records::RecordKey;
 use crate::sealed::Sealed;
 use crate::sealer::Sealer;
-use crate::store::{Key, Statement, Version};
+use crate::store::{Committed, Outline, Statement};
 use crate::tree::ATTEMPTS;
 use crate::vault::{Inner, Subject, Vault, lane};
-use crate::witness::Line;
 
 /// Makes staged changes: see [`Vault::staged`].
 #[derive(Debug)]
@@ -31,8 +30,12 @@ pub struct Staging<'a>(&'a Arc<Inner>);
 
 /// A change that waits for the shop's transaction. Run its statements in it, commit, then [`finish`](Self::finish).
 ///
-/// Several changes may go with one transaction where they are of different subjects. Two of one subject do not: the second
-/// was decided on what the first has not changed yet, and its statements raise an error.
+/// One change goes with one transaction. Two would have to be of subjects that share nothing in the vault, which nobody can
+/// tell beforehand: the second was decided on what the first has not changed yet, and its statements raise an error.
+///
+/// While the transaction is under way its statements hold locks: a forget holds up every other forget, and a `put` or
+/// `delete` holds up forgets, revocations and freezes. Run them last and commit at once. A transaction that stands idle with
+/// them for 15 seconds is ended by the server.
 ///
 /// Dropped, it changes nothing. Where the transaction was committed and the process died before `finish`, any process that
 /// has the vault open, or opens it, does what was left.
@@ -40,10 +43,10 @@ pub struct Staging<'a>(&'a Arc<Inner>);
 pub struct Staged<T> {
     inner: Arc<Inner>,
     statements: Vec<Statement>,
-    lines: Vec<Line>,
+    /// Whether it takes something away, which other processes have to see.
+    fences: bool,
     lane: Option<lane::Writer>,
-    /// The row of its entry in the log, which nobody else writes.
-    proof: (Key, Version),
+    outline: Outline,
     out: T,
 }
 
@@ -62,10 +65,10 @@ impl Vault {
     /// # async fn sign_up(vault: &customer_vault::Vault, client: &mut customer_vault::store::deadpool_postgres::Client,
     /// #     id: &customer_vault::SubjectId, actor: &customer_vault::Actor, ground: &customer_vault::Ground)
     /// #     -> Result<(), Box<dyn std::error::Error>> {
-    /// let staged = vault.staged().enroll(id, [], actor, ground).await?;
+    /// let mut staged = vault.staged().enroll(id, [], actor, ground).await?;
     /// let transaction = client.transaction().await?;
     /// transaction.execute("INSERT INTO customers (id) VALUES ($1)", &[&"c-1042"]).await?;
-    /// staged.run(&*transaction).await?; // Error::Busy: roll back, stage again, try again
+    /// staged.run(&transaction).await?; // Error::Busy: roll back, stage again, try again
     /// transaction.commit().await?;
     /// staged.finish().await?;
     /// # Ok(())
@@ -223,9 +226,10 @@ impl Staging<'_> {
             Some(lane) => lane,
             None => lane::Writer::new(self.0.id, self.0.rows.clone())?,
         };
-        let proof = lane.stage(&mut batch, &logs).await?;
+        lane.stage(&mut batch, &logs).await?;
         let statements = self.0.rows.statements(&batch).ok_or(Misuse::NotStaged)?;
-        Ok(Staged { inner: Arc::clone(self.0), statements, lines, lane: Some(lane), proof, out })
+        let (inner, outline) = (Arc::clone(self.0), Outline::of(&batch));
+        Ok(Staged { inner, statements, fences: !lines.is_empty(), lane: Some(lane), outline, out })
     }
 }
 
@@ -241,34 +245,36 @@ impl<T: Completed> Staged<T> {
     }
 
     /// Completes the change after the transaction was committed: tells the witness, and for a forget or a withdrawal waits
-    /// until no process opens anything any more. Where it is not known whether the transaction was committed, this finds
-    /// out.
+    /// until no process opens anything any more. May be called again.
+    ///
+    /// Where it is not known whether the transaction was committed, or it may still be under way, this finds out: it waits
+    /// for the locks that the transaction holds, or makes sure that it cannot be committed any more.
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] where the transaction was not committed: nothing has changed. What the store says: then it may have
-    /// been committed, and whoever opens the vault completes it.
-    pub async fn finish(mut self) -> Result<T> {
-        let (name, version) = &self.proof;
-        if self.inner.rows.get(name).await?.is_none_or(|row| row.version != *version) {
-            return Err(Error::Busy);
+    /// [`Error::Busy`] where the transaction was not committed, and never will be: nothing has changed.
+    /// [`StoreError::Unknown`](crate::error::StoreError::Unknown) where it could not be found out: call it again. What the
+    /// store says: then it may have been committed, and whoever opens the vault completes it.
+    pub async fn finish(&mut self) -> Result<T> {
+        match self.inner.rows.resolve(&self.outline).await? {
+            Committed::Yes => {}
+            Committed::Conflict => return Err(Error::Busy),
         }
         // Lines of others may lie before these.
-        let fence = self.inner.rows.get(crate::journal::FENCE).await?;
-        self.inner.journal.catch_up(self.inner.journal.head_of(fence.as_ref())?).await?;
+        self.inner.journal.refresh().await?;
         let witnessed = self.inner.journal.complete().await.is_ok();
-        if !self.lines.is_empty() {
+        if self.fences {
             self.inner.wait_out_bound().await;
         }
         if let Some(lane) = self.lane.take() {
             self.inner.staging.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
         }
-        Ok(self.out.witnessed(witnessed))
+        Ok(self.out.clone().witnessed(witnessed))
     }
 }
 
 /// What a staged change gives when it is complete.
-pub trait Completed: completed::Sealed {
+pub trait Completed: Clone + completed::Sealed {
     #[doc(hidden)]
     #[must_use]
     fn witnessed(self, witnessed: bool) -> Self;
@@ -305,7 +311,7 @@ impl<T: Completed> Staged<T> {
     ///
     /// [`Error::Busy`] where somebody else was first: roll back, stage the change again and try again. What the database
     /// says otherwise. Either way the transaction is over.
-    pub async fn run(&self, transaction: &impl tokio_postgres::GenericClient) -> Result<()> {
+    pub async fn run(&self, transaction: &tokio_postgres::Transaction<'_>) -> Result<()> {
         use tokio_postgres::error::SqlState;
         use tokio_postgres::types::{ToSql, Type};
         for Statement { sql, parameters } in &self.statements {
@@ -329,14 +335,17 @@ impl<T: Completed> Staged<T> {
     ///
     /// [`Error::Busy`] where somebody else was first: roll back, stage the change again and try again. What the database
     /// says otherwise. Either way the transaction is over.
-    pub async fn run_sqlx(&self, connection: &mut sqlx_0_9::PgConnection) -> Result<()> {
+    pub async fn run_sqlx(
+        &self,
+        transaction: &mut sqlx_0_9::Transaction<'_, sqlx_0_9::Postgres>,
+    ) -> Result<()> {
         for Statement { sql, parameters } in &self.statements {
             // The text is made by the store, of a table's name that was checked and of numbered parameters.
             let mut query = sqlx_0_9::query(sqlx_0_9::AssertSqlSafe(sql.as_str()));
             for bytes in parameters {
                 query = query.bind(bytes.as_slice());
             }
-            query.execute(&mut *connection).await.map_err(|error| {
+            query.execute(&mut **transaction).await.map_err(|error| {
                 let code = error.as_database_error().and_then(sqlx_0_9::error::DatabaseError::code);
                 crate::store::staged_failure(code.as_deref())
             })?;

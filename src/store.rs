@@ -190,7 +190,8 @@ pub enum CommitError {
     /// A precondition did not hold. Nothing was written.
     #[error("a precondition did not hold")]
     Conflict,
-    /// It may have happened or not. The vault reads a row of the batch and compares its version.
+    /// It may have happened or not, or may still happen. The vault reads rows of the batch, compares their versions, and
+    /// makes sure that it does not happen any more.
     #[error("the outcome is not known")]
     Unknown,
     /// Nothing was written.
@@ -246,8 +247,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// be of different moments.
     fn scan(&self, range: Range, limit: usize) -> impl Future<Output = Result<Page, StoreError>> + Send;
 
-    /// Makes all writes or none, durably: when it returns `Ok`, the writes outlive a power failure. The preconditions
-    /// hold at the moment of the commit. A future that is dropped may leave the commit done or not done, never half.
+    /// Makes all writes or none, durably: when it returns `Ok`, the writes outlive a power failure. Commits are as if they
+    /// were made one after the other, each with its preconditions fulfilled, and one that began after another had returned
+    /// comes after it. A future that is dropped may leave the commit done or not done, never half.
     fn commit(&self, batch: Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
 
     /// Whether several processes can have this store open. Where they can, `forget` waits until all have seen it.
@@ -376,33 +378,109 @@ impl Rows {
         }
     }
 
-    /// Commits; an unknown outcome is resolved by reading the rows of the batch and comparing their versions. All of
-    /// them, since another writer may have come after ours to some: the batch is atomic, so one that has its version
-    /// proves it, and every batch that must not be made twice writes a row of its own (an entry of the log, a line of the
-    /// journal) that nobody writes again.
+    /// Commits; an unknown outcome is [resolved](Self::resolve).
     ///
     /// The store is called now, not when the future is first polled: a store that queues commits in the order of the
     /// calls can be given one that builds on another which is still under way.
     pub(crate) fn commit(&self, batch: Batch) -> impl Future<Output = crate::Result<Committed>> + Send + '_ {
-        let written = |(key, value): &(Key, Option<Vec<u8>>)| value.is_some().then(|| key.clone());
-        let keys: Vec<Key> = batch.writes.iter().filter_map(written).collect();
-        let nonce = batch.nonce;
+        let outline = Outline::of(&batch);
         let answer = self.0.commit(batch);
         async move {
             match answer.await {
                 Ok(()) => Ok(Committed::Yes),
                 Err(CommitError::Conflict) => Ok(Committed::Conflict),
                 Err(CommitError::Failed(why)) => Err(why.into()),
-                Err(CommitError::Unknown) if keys.is_empty() => Err(StoreError::Unknown.into()),
-                Err(CommitError::Unknown) => {
-                    // What the read said is not what became of the commit: "failed" would mean that nothing has changed.
-                    let rows = self.read(&keys).await.map_err(|_| StoreError::Unknown)?;
-                    let ours = |(row, key): (&Option<Versioned>, &Key)| {
-                        row.as_ref().is_some_and(|row| row.version == version_of(&nonce, key))
-                    };
-                    Ok(if rows.iter().zip(&keys).any(ours) { Committed::Yes } else { Committed::Conflict })
-                }
+                Err(CommitError::Unknown) if outline.written.is_empty() => Err(StoreError::Unknown.into()),
+                Err(CommitError::Unknown) => self.resolve(&outline).await,
             }
         }
+    }
+
+    /// Finds out what became of a batch, by reading its rows and comparing their versions. All of them, since another
+    /// writer may have come after ours to some: the batch is atomic, so one that has its version proves it, and every batch
+    /// that must not be made twice writes a row of its own (an entry of the log, a line of the journal) that nobody writes
+    /// again.
+    ///
+    /// Where several processes share the store, a batch that is not there may still come: a database commits what it was
+    /// sent when the lock that it waits for is gone, long after the client has given up. So one of the rows that it was
+    /// built on is written again, as it is: then it never comes. And a batch that is there may lack its copies: another
+    /// commit, which waits for them, comes after it.
+    pub(crate) async fn resolve(&self, batch: &Outline) -> crate::Result<Committed> {
+        let mut names = batch.written.clone();
+        names.extend(batch.expected.iter().map(|(key, _)| key.clone()));
+        for _ in 0..RESOLVING {
+            // What a call says from here on is not what became of the batch: "failed" would mean that nothing has changed.
+            let rows = self.read(&names).await.map_err(|_| StoreError::Unknown)?;
+            let (written, expected) = rows.split_at(batch.written.len().min(rows.len()));
+            let ours = |(row, key): (&Option<Versioned>, &Key)| {
+                row.as_ref().is_some_and(|row| row.version == version_of(&batch.nonce, key))
+            };
+            if written.iter().zip(&batch.written).any(ours) {
+                return self.outlive().await.map(|()| Committed::Yes);
+            }
+            let mut built_on = expected.iter().zip(&batch.expected);
+            let holds = |(row, (_, version)): (&Option<Versioned>, &(Key, Version))| {
+                row.as_ref().is_some_and(|row| row.version == *version)
+            };
+            let first = expected.first().and_then(Option::as_ref).zip(batch.expected.first());
+            let Some((row, (key, version))) = first.filter(|_| self.shared() && built_on.all(holds)) else {
+                // What it expects is over, and a version never comes again.
+                return Ok(Committed::Conflict);
+            };
+            let mut again = Batch::new()?;
+            again.expect(key, Expect::Version(*version)).put(key, row.value.clone());
+            match self.0.commit(again).await {
+                Ok(()) => return Ok(Committed::Conflict),
+                Err(CommitError::Conflict | CommitError::Unknown) => {}
+                Err(CommitError::Failed(_)) => return Err(StoreError::Unknown.into()),
+            }
+        }
+        Err(StoreError::Unknown.into())
+    }
+
+    /// Makes durable, on all copies that a commit waits for, whatever is visible now.
+    pub(crate) async fn outlive(&self) -> crate::Result<()> {
+        if !self.shared() {
+            return Ok(());
+        }
+        for _ in 0..RESOLVING {
+            let mut batch = Batch::new()?;
+            batch.put(OUTLIVED, Vec::new());
+            if self.0.commit(batch).await.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(StoreError::Unknown.into())
+    }
+}
+
+/// How often it is tried to find out what became of a commit.
+const RESOLVING: usize = 4;
+
+/// A row without content, that is written for the sake of what was written before it.
+const OUTLIVED: &[u8] = b"z";
+
+/// What is needed of a batch to find out what became of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Outline {
+    nonce: [u8; 16],
+    written: Vec<Key>,
+    /// Without those that must be absent. First one that it writes, too: where it is under way, it has that one locked.
+    expected: Vec<(Key, Version)>,
+}
+
+impl Outline {
+    pub(crate) fn of(batch: &Batch) -> Self {
+        let written: Vec<Key> =
+            batch.writes.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| key.clone()).collect();
+        let version = |(key, expect): &(Key, Expect)| match expect {
+            Expect::Version(version) => Some((key.clone(), *version)),
+            Expect::Absent => None,
+        };
+        let mut expected: Vec<(Key, Version)> = batch.expect.iter().filter_map(version).collect();
+        if let Some(place) = expected.iter().position(|(key, _)| written.contains(key)) {
+            expected.swap(0, place);
+        }
+        Outline { nonce: batch.nonce, written, expected }
     }
 }

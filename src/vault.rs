@@ -282,8 +282,7 @@ impl Vault {
         let half = Duration::from_millis(u64::from(inner.settings.bound_ms) / 2);
         while inner.rows.shared() {
             let since = inner.now();
-            let fence = inner.rows.get(FENCE).await?;
-            inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?).await?;
+            let fence = inner.journal.refresh().await?;
             // A primary that was replaced and does not know it still answers reads. It can commit nothing any more, where
             // commits wait for standbys.
             let mut beat = Batch::new()?;

@@ -138,7 +138,7 @@ async fn staged_changes_run_on_sqlx_too() {
     let (id, clerk, ground) = (SubjectId::new("a").unwrap(), tester(), test_ground());
     let mut connection = PgConnection::connect(&shared().url("postgres")).await.unwrap();
     connection.execute("CREATE TABLE people (id text PRIMARY KEY)").await.unwrap();
-    let early = vault.staged().enroll(&id, [], &clerk, &ground).await.unwrap();
+    let mut early = vault.staged().enroll(&id, [], &clerk, &ground).await.unwrap();
     let late = vault.staged().enroll(&id, [], &clerk, &ground).await.unwrap();
     let mut transaction = connection.begin().await.unwrap();
     sqlx::query("INSERT INTO people VALUES ('a')").execute(&mut *transaction).await.unwrap();
@@ -148,7 +148,7 @@ async fn staged_changes_run_on_sqlx_too() {
     let mut transaction = connection.begin().await.unwrap();
     assert_eq!(late.run_sqlx(&mut transaction).await.unwrap_err(), Error::Busy);
     transaction.rollback().await.unwrap();
-    let staged = vault.staged().forget(&id, Forget::by(&clerk, &ground)).await.unwrap();
+    let mut staged = vault.staged().forget(&id, Forget::by(&clerk, &ground)).await.unwrap();
     let mut transaction = connection.begin().await.unwrap();
     staged.run_sqlx(&mut transaction).await.unwrap();
     transaction.commit().await.unwrap();

@@ -119,7 +119,7 @@ async fn an_enrolment_is_made_with_the_shops_row_or_not_at_all() {
         let (kept, dropped) = (format!("kept-{n}"), format!("dropped-{n}"));
         let mut client = client().await;
         for (name, commits) in [(&kept, true), (&dropped, false)] {
-            let staged = shop.vault.staged().enroll(&id(name), [], &clerk, &ground).await.unwrap();
+            let mut staged = shop.vault.staged().enroll(&id(name), [], &clerk, &ground).await.unwrap();
             let transaction = client.transaction().await.unwrap();
             transaction.batch_execute(&format!("SET TRANSACTION ISOLATION LEVEL {level}")).await.unwrap();
             shop.insert(&transaction, name).await;
@@ -142,7 +142,7 @@ async fn an_enrolment_is_made_with_the_shops_row_or_not_at_all() {
 async fn what_was_sealed_in_the_same_transaction_opens_after_it() {
     let shop = Shop::new().await;
     let (clerk, ground) = (tester(), test_ground());
-    let (staged, sealer) =
+    let (mut staged, sealer) =
         shop.vault.staged().enroll_and_seal::<Order>(&id("a"), [], &clerk, &ground).await.unwrap();
     let sealed = sealer.seal(order(), &7).unwrap();
     let mut client = client().await;
@@ -167,7 +167,7 @@ async fn who_comes_second_hears_busy_under_every_isolation() {
         let shop = Shop::new().await;
         let (clerk, ground) = (tester(), test_ground());
         // Somebody else was first, and is done.
-        let late = shop.vault.staged().enroll(&id("a"), [], &clerk, &ground).await.unwrap();
+        let mut late = shop.vault.staged().enroll(&id("a"), [], &clerk, &ground).await.unwrap();
         shop.another().await.enroll(&id("a"), [], &clerk, &ground).await.unwrap();
         let mut one = client().await;
         let transaction = one.transaction().await.unwrap();
@@ -178,7 +178,7 @@ async fn who_comes_second_hears_busy_under_every_isolation() {
         assert_eq!(late.finish().await.unwrap_err(), Error::Busy);
 
         // Somebody else is under way: a transaction that has run its statements and not committed.
-        let first = shop.vault.staged().forget(&id("a"), forget()).await.unwrap();
+        let mut first = shop.vault.staged().forget(&id("a"), forget()).await.unwrap();
         let second = shop.vault.staged().forget(&id("a"), forget()).await.unwrap();
         let mut two = client().await;
         let transaction = one.transaction().await.unwrap();
@@ -219,7 +219,7 @@ async fn a_forget_goes_with_the_cart_and_holds_in_every_process_when_it_is_finis
     let mut client = client().await;
     shop.insert(&client, "a").await;
 
-    let staged = shop.vault.staged().forget(&id("a"), forget()).await.unwrap();
+    let mut staged = shop.vault.staged().forget(&id("a"), forget()).await.unwrap();
     let transaction = client.transaction().await.unwrap();
     transaction.execute(&format!("DELETE FROM {} WHERE id = 'a'", shop.customers), &[]).await.unwrap();
     staged.run(&transaction).await.unwrap();
@@ -264,7 +264,7 @@ async fn nothing_is_stored_after_a_forget_and_a_transaction_under_way_comes_befo
         shop.vault.enroll(&who, [], &clerk, &ground).await.unwrap();
         let sealer = shop.vault.sealer::<Order>(&who, &clerk, &ground).await.unwrap();
         let sealed = sealer.seal(order(), &7).unwrap();
-        let staged = shop.vault.staged().put(&who, &7, &sealed, &clerk, &ground).await.unwrap();
+        let mut staged = shop.vault.staged().put(&who, &7, &sealed, &clerk, &ground).await.unwrap();
         let mut client = client().await;
         let transaction = client.transaction().await.unwrap();
         if put_first {
@@ -300,7 +300,8 @@ async fn many_at_once_lose_nothing_and_the_shops_rows_agree() {
                 // Every third transaction is given up after its statements have run.
                 let gives_up = n % 3 == 2;
                 loop {
-                    let staged = shop.vault.staged().enroll(&id(&name), [], &clerk, &ground).await.unwrap();
+                    let mut staged =
+                        shop.vault.staged().enroll(&id(&name), [], &clerk, &ground).await.unwrap();
                     let transaction = client.transaction().await.unwrap();
                     let level = LEVELS[usize::try_from(worker).unwrap() % 3];
                     transaction

@@ -20,12 +20,14 @@ use crate::error::StoreError;
 pub(crate) mod catalog;
 mod copies;
 pub(crate) mod link;
+pub(crate) mod listen;
 mod options;
 pub(crate) mod outcome;
 mod staged;
 mod table;
 
 use link::{Link, REPEATS};
+use listen::{Pooled, Warnings};
 pub use options::PostgresOptions;
 pub(crate) use outcome::staged_failure;
 use outcome::{Failure, failure};
@@ -68,8 +70,7 @@ impl PostgresStore {
     /// name that is none of ours, or of another version; [`StoreError::ReadOnly`] on a standby; [`StoreError::Refused`]
     /// where role or password are, or may not make the table; [`StoreError::Unreachable`]; [`StoreError::Exhausted`].
     pub async fn connect(options: PostgresOptions) -> Result<Self, StoreError> {
-        let pool = options.pool()?;
-        Self::open(pool, options).await
+        Self::open(options.pool()?, options).await
     }
 
     /// The same on a pool of the shop's own, which the shop has given its TLS and its size. Of the options, schema, table
@@ -81,10 +82,10 @@ impl PostgresStore {
     ///
     /// Those of [`connect`](Self::connect).
     pub async fn with_pool(pool: Pool, options: PostgresOptions) -> Result<Self, StoreError> {
-        Self::open(pool, options).await
+        Self::open((pool, Warnings::default()), options).await
     }
 
-    async fn open(pool: Pool, options: PostgresOptions) -> Result<Self, StoreError> {
+    async fn open(pool: Pooled, options: PostgresOptions) -> Result<Self, StoreError> {
         let table = Table::named(&options.schema, options.table_or("customer_vault"))?;
         let link = Link::to(pool, options.answer).await?;
         let client = link.client().await?;
@@ -99,6 +100,7 @@ impl PostgresStore {
             client.prepare_typed_cached(&self.table.commit, &COMMIT_TYPES).await.map_err(|e| failure(&e));
         // Nothing was written yet: whatever goes wrong here is no unknown outcome.
         let write = write.map_err(Failure::before_anything)?;
+        let warnings = self.link.warnings();
         let begin = pin!(client.batch_execute(self.link.begin()));
         let put_versions: Vec<&[u8]> = parts.put_versions.iter().map(Version::as_slice).collect();
         let parameters: [&(dyn ToSql + Sync); 6] =
@@ -106,11 +108,19 @@ impl PostgresStore {
         let write = pin!(client.query_one(&write, &parameters));
         let commit = pin!(client.batch_execute("COMMIT"));
         let (begun, written, committed) = tokio::join!(biased; begin, write, commit);
-        begun.map_err(|error| failure(&error).at_the_beginning())?;
+        if let Err(error) = begun {
+            let why = failure(&error).at_the_beginning();
+            // Without its transaction the statement may have been one of its own.
+            return Err(if written.is_ok() { Failure::Lost } else { why });
+        }
         let wrong: i64 = written.and_then(|row| row.try_get(0)).map_err(|error| failure(&error))?;
         // Whatever the database says of a commit, other than that it was refused for what it conflicts with, does not say
         // that nothing was written.
         committed.map_err(|error| failure(&error).at_the_commit())?;
+        if self.link.warnings() != warnings {
+            // Perhaps that somebody has ended its waiting for the standbys: it is here, and may be nowhere else.
+            return Err(Failure::Lost);
+        }
         Ok(wrong == 0)
     }
 }
@@ -199,6 +209,9 @@ impl Store for PostgresStore {
             let name: Key = row.try_get(0).map_err(|_| StoreError::Damaged)?;
             // A row that is only there to say that the page is full comes without its content.
             let full: bool = row.try_get(3).map_err(|_| StoreError::Damaged)?;
+            if row.try_get::<_, &str>(4).map_err(|_| StoreError::Damaged)? != "off" {
+                return Err(StoreError::ReadOnly);
+            }
             if page.rows.len() >= limit || (full && !page.rows.is_empty()) {
                 page.next = Some(name);
                 break;
@@ -224,6 +237,11 @@ impl Store for PostgresStore {
             };
             match why {
                 Failure::Repeat => drop(client),
+                // Its row is another transaction's, which may be there for long: nothing was written.
+                Failure::Locked if attempt.saturating_add(1) == REPEATS => {
+                    return Err(StoreError::Timeout.into());
+                }
+                Failure::Locked => drop(client),
                 Failure::Lost => {
                     drop(Object::take(client));
                     return Err(CommitError::Unknown);
@@ -254,7 +272,7 @@ impl Store for PostgresStore {
     }
 
     fn statements(&self, batch: &Batch) -> Option<Vec<Statement>> {
-        Some(staged::statements(&self.table.name(), batch))
+        Some(staged::statements(&self.table.name(), self.link.is_postgres, batch))
     }
 }
 

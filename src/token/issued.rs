@@ -6,7 +6,7 @@ use super::{Claims, FieldRef, Token, Verified};
 use crate::actor::{Actor, ActorKind, Ground, SubjectId};
 use crate::crypto;
 use crate::error::{Denied, Error, Malformed, Result, Unsupported};
-use crate::journal::{Event, FENCE, Revocation, State};
+use crate::journal::{Event, Revocation, State};
 use crate::log::{Action, Outcome};
 use crate::purpose::{Purpose, PurposeId};
 use crate::record::Field;
@@ -128,8 +128,7 @@ impl Vault {
     ) -> Result<Token> {
         let inner = &self.0;
         inner.known::<P>()?;
-        let fence = inner.rows.get(FENCE).await?;
-        inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?).await?;
+        inner.journal.refresh().await?;
         inner.refuse_if_frozen()?;
         if lifetime > Duration::from_secs(inner.settings.max_token_s.into()) {
             return Err(Denied::Lifetime.into());
@@ -184,8 +183,7 @@ impl Vault {
     /// What the store says.
     pub async fn tokens(&self) -> Result<Vec<TokenInfo>> {
         let inner = &self.0;
-        let fence = inner.rows.get(FENCE).await?;
-        inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?).await?;
+        inner.journal.refresh().await?;
         let now = inner.token_time(inner.clock.wall()).div_euclid(1000);
         let mut alive = Vec::new();
         for (name, row) in inner.rows.all(Range::prefix(TOKENS)).await? {

@@ -137,10 +137,11 @@ impl Tree {
         names.push(Node::Days.name());
         let mut more = vec![FENCE.to_vec()];
         more.extend_from_slice(&names);
+        let asked = journal.known();
         let (path, rows) = self.path(&Node::Root, &more).await?;
         let mut rows = rows.into_iter();
         let fence = rows.next().flatten();
-        journal.catch_up(journal.head_of(fence.as_ref())?).await?;
+        journal.catch_up(journal.head_of(fence.as_ref())?, asked).await?;
         let mut children: Vec<(Key, Versioned)> =
             names.into_iter().zip(rows).filter_map(|(name, row)| Some((name, row?))).collect();
         children.extend(self.rows.all(Node::Root.children(self.height)).await?);
@@ -220,9 +221,10 @@ impl Tree {
     /// two reads, the store before the keeper. Every root up to the store's is in the journal's memory then.
     async fn store_and_keeper(&self, journal: &Journal) -> Result<(Epoch, Vec<Held>)> {
         let held = self.roots.held().await?;
+        let asked = journal.known();
         let rows = self.rows.read(&[Node::Root.name(), FENCE.to_vec()]).await?;
         let [Some(row), fence] = rows.as_slice() else { return Err(StoreError::Empty.into()) };
-        journal.catch_up(journal.head_of(fence.as_ref())?).await?;
+        journal.catch_up(journal.head_of(fence.as_ref())?, asked).await?;
         Ok((Epoch::decode(&row.value)?, held))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::crypto;
 use crate::error::{Error, Malformed, Result, RolledBack};
-use crate::journal::{Event, FENCE};
+use crate::journal::Event;
 use crate::log::{Action, Count, Entry, FaultKind, Heads, Lane, LogFault, Outcome, entry_of, verify_lane_to};
 use crate::note::SignedNote;
 use crate::store::{Batch, Committed, Key, Range, Versioned};
@@ -62,8 +62,7 @@ impl Vault {
     /// log stands in the report.
     pub async fn verify_log(&self) -> Result<LogReport> {
         let inner = &self.0;
-        let fence = inner.rows.get(FENCE).await?;
-        inner.journal.catch_up(inner.journal.head_of(fence.as_ref())?).await?;
+        inner.journal.refresh().await?;
         let checkpoint = inner.journal.with(|state| state.checkpoint);
         let known = match checkpoint {
             Some((number, hash)) => Some(inner.heads_at(number, &hash).await?),
@@ -123,8 +122,7 @@ impl Inner {
                 lanes.push(Lane::decode(&row.value)?);
             }
             let heads = Heads::new(lanes)?;
-            let fence = self.rows.get(FENCE).await?;
-            self.journal.catch_up(self.journal.head_of(fence.as_ref())?).await?;
+            let fence = self.journal.refresh().await?;
             let number =
                 self.journal.with(|state| state.checkpoint.map_or(1, |(number, _)| number.saturating_add(1)));
             let text = heads.text(&self.id, self.clock.wall())?;

@@ -121,22 +121,20 @@ impl Writer {
         mut batch: Batch,
         entries: &[Entry],
     ) -> (impl Future<Output = Result<Committed>> + Send, Head) {
-        let (next, _) = self.extend(head, &mut batch, entries);
+        let next = self.extend(head, &mut batch, entries);
         (self.rows.commit(batch), next)
     }
 
-    /// For somebody else to commit: puts entries after the head as it is in the store now, and gives the name and version
-    /// of the last one's row, which nobody else writes. Another batch that is made before this one is committed, or given
-    /// up, is built on the same head: one of the two will fail.
-    pub(crate) async fn stage(&self, batch: &mut Batch, entries: &[Entry]) -> Result<(Key, Version)> {
+    /// For somebody else to commit: puts entries after the head as it is in the store now. Another batch that is made
+    /// before this one is committed, or given up, is built on the same head: one of the two will fail.
+    pub(crate) async fn stage(&self, batch: &mut Batch, entries: &[Entry]) -> Result<()> {
         let head = self.take(&mut Place::default()).await?;
-        let (_, name) = self.extend(&head, batch, entries);
-        let version = batch.version_of(&name);
-        Ok((name, version))
+        self.extend(&head, batch, entries);
+        Ok(())
     }
 
-    /// What the head is after a batch with these entries, and the name of the last one's row.
-    fn extend(&self, head: &Head, batch: &mut Batch, entries: &[Entry]) -> (Head, Key) {
+    /// Puts entries into a batch, and says what the head is after it.
+    fn extend(&self, head: &Head, batch: &mut Batch, entries: &[Entry]) -> Head {
         let mut lane = head.lane;
         for entry in entries {
             let (next, bytes) = lane.next(entry);
@@ -148,7 +146,7 @@ impl Writer {
         batch.expect(&name, Expect::unchanged(head.row.as_ref()));
         batch.put(&name, value.clone());
         let version = batch.version_of(&name);
-        (Head { lane, row: Some(Versioned { version, value }) }, entry_name(&self.id, lane.seq))
+        Head { lane, row: Some(Versioned { version, value }) }
     }
 
     async fn take(&self, place: &mut Place) -> Result<Head> {
@@ -207,7 +205,8 @@ impl Writer {
         let mut queue = self.queue();
         let mut group = vec![Arc::clone(own)];
         queue.retain(|waiting| {
-            if Arc::ptr_eq(waiting, own) {
+            // Nobody waits any more for an entry whose future was dropped.
+            if Arc::ptr_eq(waiting, own) || Arc::strong_count(waiting) == 1 {
                 return false;
             }
             let fits = group.len() < GROUP && waiting.expect == own.expect;

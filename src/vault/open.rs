@@ -236,13 +236,14 @@ impl Options {
     async fn register(&self, tree: &Tree, journal: &Journal) -> Result<Registry> {
         let names = [under_root::REGISTRY.to_vec(), FENCE.to_vec()];
         for _ in 0..ATTEMPTS {
+            let asked = journal.known();
             let (path, rows) = tree.path(&Node::Root, &names).await?;
             let [Some(row), fence] = rows.as_slice() else { return Err(RolledBack::Mixed.into()) };
             let mut registry = Registry::decode(&tree.open_under_root(&path, under_root::REGISTRY, row)?)?;
             if !registry.merge(&self.schemas, &self.purposes)? {
                 return Ok(registry);
             }
-            journal.catch_up(journal.head_of(fence.as_ref())?).await?;
+            journal.catch_up(journal.head_of(fence.as_ref())?, asked).await?;
             let mut batch = Batch::new()?;
             tree.put_under_root(&path, under_root::REGISTRY, Some(row), &registry.encode(), &mut batch)?;
             let lines = match journal.stage(&mut batch, fence.as_ref(), &[Event::Registry]) {

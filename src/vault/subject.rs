@@ -58,12 +58,13 @@ impl Inner {
 
     /// `None` where the journal has gone on since.
     async fn read_once(&self, tags: &[Tag], names: &[Key]) -> Result<Option<Vec<Result<Subject>>>> {
+        let asked = self.journal.known();
         let (found, rows) = self.tree.find_many(tags, names).await?;
         let mut rows = rows.into_iter();
         let fence = rows.next().flatten();
         let more: Arc<[Option<Versioned>]> = rows.collect();
         let head = self.journal.head_of(fence.as_ref())?;
-        self.journal.catch_up(head).await?;
+        self.journal.catch_up(head, asked).await?;
         self.refresh_registry().await?;
         let mut subjects = Vec::with_capacity(tags.len());
         for (found, tag) in found.into_iter().zip(tags) {

@@ -21,6 +21,7 @@ use crate::keeper::{Serves, VaultId};
 use crate::store::PostgresOptions;
 use crate::store::postgres::catalog::{FormatRow, Layout, Name, bytes};
 use crate::store::postgres::link::{Link, REPEATS};
+use crate::store::postgres::listen::{Pooled, Warnings};
 use crate::store::postgres::outcome::{Failure, failure};
 
 const LAYOUT: Layout = Layout {
@@ -94,10 +95,10 @@ impl PostgresWitness {
     ///
     /// Those of [`connect`](Self::connect).
     pub async fn with_pool(pool: Pool, options: PostgresOptions) -> Result<Self> {
-        Self::open(pool, options).await.map_err(opening)
+        Self::open((pool, Warnings::default()), options).await.map_err(opening)
     }
 
-    async fn open(pool: Pool, options: PostgresOptions) -> Result<Self, StoreError> {
+    async fn open(pool: Pooled, options: PostgresOptions) -> Result<Self, StoreError> {
         let table = Name::of(&options.schema, options.table_or("customer_vault_witness"))?;
         let link = Link::to(pool, options.answer).await?;
         let client = link.client().await?;
@@ -158,7 +159,7 @@ impl PostgresWitness {
             let client = self.link.client().await.map_err(said)?;
             match self.link.wait(self.attempt(&client, statement, types, parameters)).await {
                 Ok(Ok(wrong)) => return Ok(wrong),
-                Ok(Err(Failure::Repeat)) => drop(client),
+                Ok(Err(Failure::Repeat | Failure::Locked)) => drop(client),
                 Ok(Err(Failure::Said(why))) => return Err(said(why)),
                 // It may have been done: doing it again tells.
                 Ok(Err(Failure::Lost | Failure::NotSent)) => {

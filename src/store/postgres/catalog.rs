@@ -104,7 +104,7 @@ impl Name {
         ours_or_another(client.batch_execute(&make).await)
     }
 
-    /// Whether the columns are ours.
+    /// Whether it is a table with our columns and a primary key, which a crash does not empty.
     async fn has_columns(&self, client: &Object, layout: Layout) -> Result<(), StoreError> {
         let rows = client
             .query(
@@ -112,7 +112,10 @@ impl Name {
                  JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
-                 WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+                 WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped \
+                 AND c.relkind = 'r' AND c.relpersistence = 'p' AND EXISTS \
+                 (SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) \
+                 ORDER BY a.attnum",
                 &[&self.schema, &self.table],
             )
             .await

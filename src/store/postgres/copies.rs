@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use super::PostgresStore;
 use crate::error::StoreError;
@@ -12,14 +13,17 @@ use crate::store::Concern;
 const ASKED: u32 = 25;
 const APART: Duration = Duration::from_millis(200);
 
-/// Those that stream or catch up. A base backup that is being taken is a backup: the restore window covers it.
-const STANDBYS: &str = "SELECT count(*) FILTER (WHERE flush_lsn IS NULL), \
-                        count(*) FILTER (WHERE flush_lsn < $1::text::pg_lsn) \
-                        FROM pg_stat_replication WHERE state IS DISTINCT FROM 'backup'";
-
-/// A standby that is away keeps its slot, and what it lacks.
-const SLOTS: &str = "SELECT count(*) FROM pg_replication_slots \
-                     WHERE slot_type = 'physical' AND NOT active AND restart_lsn < $1::text::pg_lsn";
+/// One moment: the position of now, or that which was given, whether the server takes writes, how many standbys hide their
+/// positions, and how many lack something. A base backup that is being taken is a backup: the restore window covers it; and
+/// what is sent WAL without ever saying what it has is an archive. A standby that is away keeps its slot, and what it lacks;
+/// a slot that has kept nothing says nothing good.
+const POSITIONS: &str = "SELECT now.lsn::text, current_setting('transaction_read_only'), \
+    (SELECT count(*) FROM pg_stat_replication \
+     WHERE state IS DISTINCT FROM 'backup' AND flush_lsn IS NULL AND sent_lsn IS NULL), \
+    (SELECT count(*) FROM pg_stat_replication WHERE state IS DISTINCT FROM 'backup' AND flush_lsn < now.lsn) \
+    + (SELECT count(*) FROM pg_replication_slots \
+       WHERE slot_type = 'physical' AND NOT active AND (restart_lsn IS NULL OR restart_lsn < now.lsn)) \
+    FROM (SELECT coalesce($1::text::pg_lsn, pg_current_wal_flush_lsn()) AS lsn) now";
 
 impl PostgresStore {
     /// Waits a few seconds until every standby that is known to the server has on its disk what was committed so far.
@@ -28,23 +32,24 @@ impl PostgresStore {
             // A distributed database has no copies that lag behind an acknowledged commit.
             return Ok(());
         }
-        let now = self
-            .one("SELECT pg_current_wal_flush_lsn()::text, current_setting('transaction_read_only')")
-            .await?;
-        let position: String = now.try_get(0).map_err(|_| StoreError::Damaged)?;
+        let mut position: Option<String> = None;
         for asked in 0..ASKED {
             if asked > 0 {
                 tokio::time::sleep(APART).await;
             }
-            let rows = self.link.look(STANDBYS, &[tokio_postgres::types::Type::TEXT], &[&position]).await?;
-            let (hidden, behind) = (number(rows.first(), 0)?, number(rows.first(), 1)?);
-            if hidden > 0 {
+            let rows = self.link.look(POSITIONS, &[Type::TEXT], &[&position]).await?;
+            let row = rows.first().ok_or(StoreError::Damaged)?;
+            let read_only: &str = row.try_get(1).map_err(|_| StoreError::Damaged)?;
+            if read_only != "off" {
+                return Err(StoreError::ReadOnly);
+            }
+            if number(Some(row), 2)? > 0 {
                 return Err(StoreError::Refused);
             }
-            let away = self.link.look(SLOTS, &[tokio_postgres::types::Type::TEXT], &[&position]).await?;
-            if behind == 0 && number(away.first(), 0)? == 0 {
+            if number(Some(row), 3)? == 0 {
                 return Ok(());
             }
+            position = Some(row.try_get(0).map_err(|_| StoreError::Damaged)?);
         }
         Err(StoreError::Behind)
     }

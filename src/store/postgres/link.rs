@@ -1,33 +1,57 @@
 //! A way to one database: its pool, its time limit, and how its answers are waited for.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool, PoolError};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::listen::{Pooled, Warnings};
 use super::outcome::{Failure, failure};
 use crate::error::StoreError;
 
 /// How often a statement that the database asks to repeat is repeated before the caller hears of a conflict.
 pub(crate) const REPEATS: u32 = 12;
 
+/// The longest wait for a row that another transaction holds.
+const MAX_LOCK: Duration = Duration::from_secs(5);
+
 #[derive(Clone)]
 pub(crate) struct Link {
     pool: Pool,
     /// How long to wait for an answer.
     answer: Duration,
-    /// Whether settings of PostgreSQL's planner exist.
+    /// Whether it is PostgreSQL itself, with its settings and catalogues.
     pub(super) is_postgres: bool,
+    begin: String,
+    warnings: Warnings,
 }
 
 impl Link {
     /// Connects once, and refuses a database that takes no writes.
-    pub(crate) async fn to(pool: Pool, answer: Duration) -> Result<Self, StoreError> {
-        let mut link = Link { pool, answer, is_postgres: false };
+    pub(crate) async fn to((pool, warnings): Pooled, answer: Duration) -> Result<Self, StoreError> {
+        let mut link = Link { pool, answer, is_postgres: false, begin: String::new(), warnings };
         let client = link.client().await?;
         link.is_postgres = link.wait(is_postgres(&client)).await??;
+        link.begin = "BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE".to_owned();
+        if link.is_postgres {
+            // A plan that reads the whole of a small table would conflict with whatever is written to it. A lock is waited
+            // for a shorter time than the answer, so that its outcome is known.
+            let lock = MAX_LOCK.min(answer / 2).as_millis().max(1);
+            link.begin = format!(
+                "{}; SET LOCAL enable_seqscan = off; SET LOCAL lock_timeout = {lock}; \
+                 SELECT set_config('synchronous_commit', 'on', true) \
+                 WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
+                link.begin
+            );
+        }
         Ok(link)
+    }
+
+    /// How many warnings the connections of the pool have given.
+    pub(crate) fn warnings(&self) -> u64 {
+        self.warnings.load(Ordering::Acquire)
     }
 
     pub(crate) async fn client(&self) -> Result<Object, StoreError> {
@@ -70,22 +94,15 @@ impl Link {
                 drop(Object::take(client));
             }
             attempts = attempts.saturating_sub(1);
-            if attempts == 0 || !matches!(why, Failure::Lost | Failure::Repeat) {
+            if attempts == 0 || !matches!(why, Failure::Lost | Failure::Repeat | Failure::Locked) {
                 return Err(why.into_store());
             }
         }
     }
 
     /// Opens a transaction: serializable, and durable whatever the role or the database has set.
-    pub(crate) fn begin(&self) -> &'static str {
-        if self.is_postgres {
-            // A plan that reads the whole of a small table would conflict with whatever is written to it.
-            "BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE; SET LOCAL enable_seqscan = off; \
-             SELECT set_config('synchronous_commit', 'on', true) \
-             WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"
-        } else {
-            "BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE"
-        }
+    pub(crate) fn begin(&self) -> &str {
+        &self.begin
     }
 
     /// Waits a while before the next attempt of those that ran into each other: the longer the more there were, and each

@@ -9,6 +9,7 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::listen::{Listening, Pooled, Warnings};
 use crate::error::StoreError;
 
 /// How to reach the database, and which table to use.
@@ -65,7 +66,9 @@ impl PostgresOptions {
             return Err(StoreError::Settings);
         }
         if config.get_ssl_mode() == SslMode::Prefer {
-            let local = config.get_hosts().iter().all(is_this_machine);
+            // An address goes before a name.
+            let local = config.get_hosts().iter().all(is_this_machine)
+                && config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
             config.ssl_mode(if local { SslMode::Disable } else { SslMode::Require });
         }
         // A standby answers with what it had some time ago.
@@ -124,23 +127,27 @@ impl PostgresOptions {
         self.table.as_deref().unwrap_or(default)
     }
 
-    pub(crate) fn pool(&self) -> Result<Pool, StoreError> {
+    pub(crate) fn pool(&self) -> Result<Pooled, StoreError> {
         let config = self.config.clone().ok_or(StoreError::Settings)?;
         // A connection that has died in the pool is found by `is_closed`; the vault finds out about one that has not been
         // noticed yet.
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let warnings = Warnings::default();
+        let heard = Arc::clone(&warnings);
         let manager = if config.get_ssl_mode() == SslMode::Disable {
-            Manager::from_config(config, NoTls, manager)
+            Manager::from_connect(config, Listening { tls: NoTls, warnings: heard }, manager)
         } else {
-            Manager::from_config(config, MakeRustlsConnect::new(self.tls()?), manager)
+            let tls = MakeRustlsConnect::new(self.tls()?);
+            Manager::from_connect(config, Listening { tls, warnings: heard }, manager)
         };
-        Pool::builder(manager)
+        let pool = Pool::builder(manager)
             .max_size(self.connections)
             .wait_timeout(Some(self.wait))
             .create_timeout(Some(self.wait))
             .runtime(Runtime::Tokio1)
             .build()
-            .map_err(|_| StoreError::Settings)
+            .map_err(|_| StoreError::Settings)?;
+        Ok((pool, warnings))
     }
 
     fn tls(&self) -> Result<ClientConfig, StoreError> {

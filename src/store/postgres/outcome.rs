@@ -2,13 +2,15 @@
 
 use std::io;
 
-use crate::error::{Error, StoreError};
+use crate::error::{Error, Misuse, StoreError};
 
 /// How a statement failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The database has undone it and asks to run it again.
     Repeat,
+    /// Another transaction holds a row for too long, and nothing was done: to be run again for a while.
+    Locked,
     /// The connection is gone, before or after it was done.
     Lost,
     /// The connection was gone before anything was sent.
@@ -21,6 +23,7 @@ impl Failure {
     pub(crate) fn into_store(self) -> StoreError {
         match self {
             Failure::Said(why) => why,
+            Failure::Locked => StoreError::Timeout,
             Failure::Repeat => StoreError::Io(io::ErrorKind::ResourceBusy),
             Failure::Lost | Failure::NotSent => StoreError::Unreachable,
         }
@@ -61,7 +64,9 @@ fn by_code(code: &str) -> Failure {
         // To be made again: a serialization failure, a deadlock, or two transactions that made the same row, of which one
         // sees the other's at its next attempt.
         "40001" | "40P01" | "23505" => return Failure::Repeat,
-        "57014" | "55P03" => StoreError::Timeout,
+        // A lock that another transaction holds: of the shop's, with a staged change.
+        "55P03" => return Failure::Locked,
+        "57014" => StoreError::Timeout,
         "0A000" => UNSUPPORTED,
         "25006" => StoreError::ReadOnly,
         "3D000" => StoreError::Empty,
@@ -85,6 +90,7 @@ pub(crate) fn staged_failure(code: Option<&str>) -> Error {
     match code.map(by_code) {
         // What the statements raise themselves.
         _ if code == Some("22012") => Error::Busy,
+        _ if code == Some("25P01") => Misuse::NoTransaction.into(),
         Some(Failure::Repeat) => Error::Busy,
         Some(why) => why.into_store().into(),
         None => StoreError::Unreachable.into(),

@@ -14,7 +14,20 @@ use super::{Batch, Expect, Key, Statement, version_of};
 /// The most rows of one statement: far below the 65,535 parameters that it may have.
 const ROWS: usize = 1000;
 
-pub(super) fn statements(table: &str, batch: &Batch) -> Vec<Statement> {
+/// What has to be before anything else. Outside a transaction each statement would be one of its own, and half a change
+/// could stay: a savepoint is refused there.
+const BEFORE: [&str; 2] = ["SAVEPOINT customer_vault", "RELEASE SAVEPOINT customer_vault"];
+
+/// The role of a shop's service often leaves durability out; and a transaction that stands idle with these locks holds up
+/// every forget.
+const SETTINGS: [&str; 2] = [
+    "SELECT set_config('synchronous_commit', 'on', true) \
+     WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
+    "SELECT set_config('idle_in_transaction_session_timeout', '15000', true) FROM pg_catalog.pg_settings \
+     WHERE name = 'idle_in_transaction_session_timeout' AND (setting::int8 = 0 OR setting::int8 > 15000)",
+];
+
+pub(super) fn statements(table: &str, is_postgres: bool, batch: &Batch) -> Vec<Statement> {
     let mut expected: Vec<(&[u8], &[u8])> = Vec::new();
     let mut absent: Vec<&[u8]> = Vec::new();
     for (key, expect) in &batch.expect {
@@ -41,7 +54,11 @@ pub(super) fn statements(table: &str, batch: &Batch) -> Vec<Statement> {
 
     let (locked, shared): (Vec<_>, Vec<_>) = expected.into_iter().partition(|(key, _)| written(key));
 
-    let mut out = Vec::new();
+    let plain = |sql: &str| Statement { sql: sql.to_owned(), parameters: Vec::new() };
+    let mut out: Vec<Statement> = BEFORE.map(plain).into();
+    if is_postgres {
+        out.extend(SETTINGS.map(plain));
+    }
     for (expected, lock) in [(locked, "FOR UPDATE"), (shared, "FOR SHARE")] {
         for rows in expected.chunks(ROWS) {
             let (names, pairs, count) = (list(rows.len(), 2), values(rows.len(), 2), rows.len());

@@ -36,7 +36,7 @@ impl Table {
             ),
             // Contents are summed up so that a page fits into memory; the row that is one too many has none.
             scan: format!(
-                "SELECT k, x, CASE WHEN before < $4 OR nth = 1 THEN v END, before >= $4 AND nth > 1 FROM (\
+                "SELECT k, x, CASE WHEN before < $4 OR nth = 1 THEN v END, before >= $4 AND nth > 1, current_setting('transaction_read_only') FROM (\
                  SELECT k, x, v, nth, sum(octet_length(v)) OVER (ORDER BY k) - octet_length(v) AS before FROM (\
                  SELECT k, x, v, row_number() OVER (ORDER BY k) AS nth FROM {name} \
                  WHERE k >= $1 AND k < $2 ORDER BY k LIMIT $3) a) b \
