@@ -98,7 +98,9 @@ async fn main() -> Fallible<()> {
             std::fs::create_dir_all(dir)?;
             let make = if arguments.create { RedbStore::create } else { RedbStore::open };
             let keys = arguments.keys.clone().unwrap_or_else(|| dir.join("shop.keys"));
-            let vault = open(make(dir.join("vault.redb"))?, &keys, secret()?, arguments.create).await?;
+            let keeper = if arguments.create { FileKeeper::create } else { FileKeeper::open };
+            let vault =
+                open(make(dir.join("vault.redb"))?, keeper(keys, secret()?)?, arguments.create).await?;
             let rows = redb_rows(dir, &vault).await?;
             serve(&arguments, vault, rows).await
         }
@@ -107,8 +109,10 @@ async fn main() -> Fallible<()> {
             use customer_vault::store::{PostgresOptions, PostgresStore};
             let options = PostgresOptions::new(url)?.table("shop_vault");
             let keys = arguments.keys.clone().unwrap_or_else(|| "shop.keys".into());
+            // Shared: several of these processes may run on this host.
+            let keeper = if arguments.create { FileKeeper::create_shared } else { FileKeeper::open_shared };
             let store = PostgresStore::connect(options.clone()).await?;
-            let vault = open(store, &keys, secret()?, arguments.create).await?;
+            let vault = open(store, keeper(keys, secret()?)?, arguments.create).await?;
             let rows =
                 service::rows::postgres::PostgresRows::connect(&options).await.map_err(Trouble::code)?;
             let watching = tokio::spawn(service::operate::watch(vault.clone()));
@@ -128,13 +132,11 @@ fn secret() -> Fallible<FileSecret> {
 
 /// Opens the vault. It is made only where that is asked for: a vault that is made anew because a path was mistyped would
 /// look like one in which everybody was forgotten.
-async fn open(store: impl Store, keys: &Path, secret: FileSecret, create: bool) -> Fallible<Vault> {
+async fn open(store: impl Store, keeper: FileKeeper, create: bool) -> Fallible<Vault> {
     let options = records(Options::new());
     Ok(if create {
-        let keeper = FileKeeper::create(keys, secret)?;
         options.create(store, keeper.clone(), keeper).await?
     } else {
-        let keeper = FileKeeper::open(keys, secret)?;
         options.open(store, keeper.clone(), keeper).await?
     })
 }
@@ -189,7 +191,8 @@ async fn story(dir: &Path) -> Fallible<()> {
     let mut key = Zeroizing::new([0; 32]);
     rand::rngs::SysRng.try_fill_bytes(key.as_mut_slice())?;
     let store = RedbStore::create(dir.join("vault.redb"))?;
-    let vault = open(store, &dir.join("shop.keys"), FileSecret::key(key), true).await?;
+    let keeper = FileKeeper::create(dir.join("shop.keys"), FileSecret::key(key))?;
+    let vault = open(store, keeper, true).await?;
     let rows = redb_rows(dir, &vault).await?;
     let operator = service::random::<32>().map_err(Trouble::code)?;
     let shop = Shop::new(vault, rows, &operator).map_err(Trouble::code)?;
