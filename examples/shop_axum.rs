@@ -23,6 +23,7 @@ mod session;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use customer_vault::keeper::{FileKeeper, FileSecret};
 use customer_vault::store::{RedbStore, Store};
@@ -89,9 +90,19 @@ impl Arguments {
 }
 
 #[tokio::main]
-async fn main() -> Fallible<()> {
-    let arguments = Arguments::read(std::env::args().skip(1))?;
+async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            tracing::error!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Fallible<()> {
+    let arguments = Arguments::read(std::env::args().skip(1))?;
     match &arguments.place {
         Place::Temporary => demonstrate().await,
         Place::Redb(dir) => {
@@ -111,8 +122,9 @@ async fn main() -> Fallible<()> {
             let keys = arguments.keys.clone().unwrap_or_else(|| "shop.keys".into());
             // Shared: several of these processes may run on this host.
             let keeper = if arguments.create { FileKeeper::create_shared } else { FileKeeper::open_shared };
+            let keeper = keeper(keys, secret()?)?;
             let store = PostgresStore::connect(options.clone()).await?;
-            let vault = open(store, keeper(keys, secret()?)?, arguments.create).await?;
+            let vault = open(store, keeper, arguments.create).await?;
             let rows =
                 service::rows::postgres::PostgresRows::connect(&options).await.map_err(Trouble::code)?;
             let watching = tokio::spawn(service::operate::watch(vault.clone()));
@@ -127,6 +139,7 @@ async fn main() -> Fallible<()> {
 
 /// 32 bytes, as base64 or hexadecimal digits. From a secret manager it comes into the environment of this process alone.
 fn secret() -> Fallible<FileSecret> {
+    std::env::var_os("SHOP_VAULT_KEY").ok_or("SHOP_VAULT_KEY is missing")?;
     Ok(FileSecret::from_env("SHOP_VAULT_KEY")?)
 }
 
