@@ -167,7 +167,7 @@ fn is_over(day: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_moments_it_seals_every_row_once_and_blanks_only_what_opens() {
-    let place = Place::new("migrate-killed", 450).await;
+    let place = Place::new("migrate-killed", 900).await;
     let (mut killed, mut ended) = (0, false);
     for _ in 0..40 {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -177,7 +177,7 @@ async fn killed_at_random_moments_it_seals_every_row_once_and_blanks_only_what_o
             .spawn()
             .unwrap();
         if killed < 8 {
-            let pause = Duration::from_millis(rand::rng().random_range(200..3000));
+            let pause = Duration::from_millis(rand::rng().random_range(100..1200));
             tokio::time::sleep(pause).await;
             if child.try_wait().unwrap().is_none() {
                 child.kill().unwrap();

@@ -55,9 +55,9 @@ record! {
 
 /// Rows that are read, sealed and written together.
 const BATCH: i64 = 100;
-/// Rows that are sealed at once: each enrolment waits for the database.
+/// Calls that wait for the log at once.
 const WORKERS: usize = 8;
-/// How often a row is tried again that somebody else was faster with.
+/// Passes over rows that have to be taken again.
 const ATTEMPTS: u32 = 8;
 const NOTICE: &str = "We write to you about offers, if you agree.";
 
@@ -231,47 +231,86 @@ impl Run<'_> {
     }
 
     async fn seal(&mut self, rows: Vec<Row>) -> Result<(), Stopped> {
-        // For index values of e-mail addresses, and for nothing else.
-        let reach = Scope::everyone().field::<customer::email>();
-        let finder = self.job.token::<Support>(&mut self.finder, reach).await?;
-        let rows = Arc::new(Mutex::new(rows.into_iter()));
-        let mut workers = tokio::task::JoinSet::new();
-        for _ in 0..WORKERS {
-            let (rows, job, finder) = (Arc::clone(&rows), Arc::clone(&self.job), Arc::clone(&finder));
-            workers.spawn(async move {
-                let mut done = Vec::new();
-                loop {
-                    let next = rows.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some(row) = next else { return done };
-                    let sealed = job.sealed(&row, &finder).await;
-                    done.push((row.id, row.version, sealed));
-                }
-            });
-        }
-        let (mut ids, mut versions, mut values, mut indexes) = (vec![], vec![], vec![], vec![]);
-        while let Some(done) = workers.join_next().await {
-            for (id, version, sealed) in done.map_err(|_| Stopped::Worker)? {
-                match sealed {
-                    Ok((sealed, index)) => {
-                        self.report.over = self
-                            .report
-                            .over
-                            .saturating_add(u64::try_from(sealed.left_out().len()).unwrap_or(u64::MAX));
-                        ids.push(id);
-                        versions.push(version);
-                        values.push(sealed);
-                        indexes.push(index);
-                    }
-                    Err(Trouble::Row(why)) => self.refuse(id, why),
-                    Err(Trouble::All(why)) => return Err(why),
-                }
+        // Before anything is made: a row that is refused leaves nothing behind.
+        let mut parsed = Vec::new();
+        for row in rows {
+            match row.parse() {
+                Ok(record) => parsed.push((row, record)),
+                Err(why) => self.refuse(row.id, why),
             }
+        }
+        let job = Arc::clone(&self.job);
+        let evidence = Evidence::of_notice(1, NOTICE, "import", &job.me)?;
+        let consent = |row: &Row| row.marketing.then(|| Consent::to::<Marketing>(evidence.clone()));
+        let people = parsed.iter().map(|(row, _)| (row.subject.clone(), consent(row)));
+        let enrolled = job.vault.enroll_many(people, &job.me, &job.why).await;
+        let subjects: Vec<SubjectId> = parsed.iter().map(|(row, _)| row.subject.clone()).collect();
+        let sealers = job.vault.sealers::<Customer>(&subjects, &job.me, &job.why).await?;
+        let mut ready = Vec::new();
+        for (((row, record), enrolled), sealer) in parsed.into_iter().zip(enrolled).zip(sealers) {
+            let sealed = match enrolled {
+                // Or by an earlier run that was killed, or by the shop.
+                Ok(()) | Err(Error::Misuse(Misuse::AlreadyEnrolled)) => {
+                    sealer.and_then(|sealer| sealer.seal_as_of(record, row.day))
+                }
+                Err(why) => Err(why),
+            };
+            match sealed {
+                Ok(sealed) => ready.push((row, sealed)),
+                Err(why) => self.pass_by(row.id, why.into())?,
+            }
+        }
+        let indexes = self.indexes(&ready).await?;
+        let (mut ids, mut versions, mut values) = (vec![], vec![], vec![]);
+        for (row, sealed) in ready {
+            let over = u64::try_from(sealed.left_out().len()).unwrap_or(u64::MAX);
+            self.report.over = self.report.over.saturating_add(over);
+            ids.push(row.id);
+            versions.push(row.version);
+            values.push(sealed);
         }
         let tried = u64::try_from(ids.len()).unwrap_or(u64::MAX);
         let sealed = self.client.execute(SEAL, &[&ids, &versions, &values, &indexes]).await?;
         self.report.sealed = self.report.sealed.saturating_add(sealed);
         self.report.again = self.report.again.saturating_add(tried.saturating_sub(sealed));
         Ok(())
+    }
+
+    /// The blind indexes of their e-mail addresses, at their places. Each is an entry in the log: several at once share a
+    /// commit.
+    async fn indexes(&mut self, ready: &[(Row, SealedCustomer)]) -> Result<Vec<Option<Vec<u8>>>, Stopped> {
+        // A token for this field, and for nothing else.
+        let reach = Scope::everyone().field::<customer::email>();
+        let finder = self.job.token::<Support>(&mut self.finder, reach).await?;
+        let mut emails = Vec::new();
+        for (place, (row, sealed)) in ready.iter().enumerate() {
+            // Whoever may not be written to any more need not be found by their address either.
+            if !sealed.left_out().contains(&"email") {
+                emails.extend(row.email().ok().flatten().map(|email| (place, email)));
+            }
+        }
+        let emails = Arc::new(Mutex::new(emails.into_iter()));
+        let mut workers = tokio::task::JoinSet::new();
+        for _ in 0..WORKERS {
+            let (emails, job, finder) = (Arc::clone(&emails), Arc::clone(&self.job), Arc::clone(&finder));
+            workers.spawn(async move {
+                let mut done = Vec::new();
+                loop {
+                    let next = emails.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((place, email)) = next else { return Ok::<_, Error>(done) };
+                    done.push((place, job.vault.index::<customer::email>(&finder, &email).await?));
+                }
+            });
+        }
+        let mut indexes = vec![None; ready.len()];
+        while let Some(done) = workers.join_next().await {
+            for (place, index) in done.map_err(|_| Stopped::Worker)?? {
+                if let Some(at) = indexes.get_mut(place) {
+                    *at = Some(index.to_vec());
+                }
+            }
+        }
+        Ok(indexes)
     }
 
     /// Reads what was written, opens it, and compares it with what stands beside it.
@@ -294,18 +333,13 @@ impl Run<'_> {
                 Some(sealed) => row.is_in(sealed, &sealed.open(&grant)?),
                 None => Ok(false),
             });
-            match opens.map_err(Trouble::from) {
+            match opens {
                 Ok(yes) => {
                     let (ids, versions) = if yes { &mut same } else { &mut other };
                     ids.push(row.id);
                     versions.push(row.version);
                 }
-                Err(Trouble::Row(why)) => self.refuse(row.id, why),
-                // The next pass takes it again.
-                Err(Trouble::All(Stopped::Vault(Error::Stale))) => {
-                    self.report.again = self.report.again.saturating_add(1);
-                }
-                Err(Trouble::All(why)) => return Err(why),
+                Err(why) => self.pass_by(row.id, why.into())?,
             }
         }
         let blanked = self.client.execute(BLANK, &[&same.0, &same.1]).await?;
@@ -313,6 +347,18 @@ impl Run<'_> {
         self.report.blanked = self.report.blanked.saturating_add(blanked);
         self.report.again = self.report.again.saturating_add(again);
         self.bar.inc(blanked);
+        Ok(())
+    }
+
+    fn pass_by(&mut self, id: String, why: Trouble) -> Result<(), Stopped> {
+        match why {
+            Trouble::Row(why) => self.refuse(id, why),
+            // The next pass takes it again.
+            Trouble::All(Stopped::Vault(Error::Stale | Error::Busy)) => {
+                self.report.again = self.report.again.saturating_add(1);
+            }
+            Trouble::All(why) => return Err(why),
+        }
         Ok(())
     }
 
@@ -341,42 +387,6 @@ impl Job {
         }
         let token = self.vault.issue::<P>(&self.me, &self.why, HOUR, reach).await?;
         Ok(Arc::clone(kept.insert(Arc::new(token))))
-    }
-
-    async fn sealed(&self, row: &Row, finder: &Token) -> Result<(SealedCustomer, Option<Vec<u8>>), Trouble> {
-        for _ in 0..ATTEMPTS {
-            match self.try_sealed(row, finder).await {
-                Err(Trouble::All(Stopped::Vault(Error::Busy | Error::Stale))) => {}
-                done => return done,
-            }
-        }
-        Err(Error::Busy.into())
-    }
-
-    async fn try_sealed(
-        &self,
-        row: &Row,
-        finder: &Token,
-    ) -> Result<(SealedCustomer, Option<Vec<u8>>), Trouble> {
-        // Before anything is made: a row that is refused leaves nothing behind.
-        let record = row.parse().map_err(Trouble::Row)?;
-        let evidence = Evidence::of_notice(1, NOTICE, "import", &self.me)?;
-        let consents = row.marketing.then(|| Consent::to::<Marketing>(evidence));
-        match self.vault.enroll(&row.subject, consents, &self.me, &self.why).await {
-            // By an earlier run that was killed, or by the shop.
-            Ok(()) | Err(Error::Misuse(Misuse::AlreadyEnrolled)) => {}
-            Err(why) => return Err(why.into()),
-        }
-        let sealer = self.vault.sealer::<Customer>(&row.subject, &self.me, &self.why).await?;
-        let sealed = sealer.seal_as_of(record, row.day)?;
-        // Whoever may not be written to any more need not be found by their address either.
-        let index = match row.email().map_err(refused("email")).map_err(Trouble::Row)? {
-            Some(email) if !sealed.left_out().contains(&"email") => {
-                Some(self.vault.index::<customer::email>(finder, &email).await?.to_vec())
-            }
-            _ => None,
-        };
-        Ok((sealed, index))
     }
 }
 
