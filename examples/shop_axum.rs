@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use customer_vault::error::KeeperError;
 use customer_vault::keeper::{FileKeeper, FileSecret};
 use customer_vault::store::{RedbStore, Store};
 use customer_vault::{Options, Vault};
@@ -107,11 +108,10 @@ async fn run() -> Fallible<()> {
         Place::Temporary => demonstrate().await,
         Place::Redb(dir) => {
             std::fs::create_dir_all(dir)?;
-            let make = if arguments.create { RedbStore::create } else { RedbStore::open };
             let keys = arguments.keys.clone().unwrap_or_else(|| dir.join("shop.keys"));
-            let keeper = if arguments.create { FileKeeper::create } else { FileKeeper::open };
-            let vault =
-                open(make(dir.join("vault.redb"))?, keeper(keys, secret()?)?, arguments.create).await?;
+            let keeper = keeper(&keys, arguments.create, FileKeeper::create, FileKeeper::open)?;
+            let store = if arguments.create { RedbStore::open_or_create } else { RedbStore::open };
+            let vault = open(store(dir.join("vault.redb"))?, keeper, arguments.create).await?;
             let rows = redb_rows(dir, &vault).await?;
             serve(&arguments, vault, rows).await
         }
@@ -121,8 +121,8 @@ async fn run() -> Fallible<()> {
             let options = PostgresOptions::new(url)?.table("shop_vault");
             let keys = arguments.keys.clone().unwrap_or_else(|| "shop.keys".into());
             // Shared: several of these processes may run on this host.
-            let keeper = if arguments.create { FileKeeper::create_shared } else { FileKeeper::open_shared };
-            let keeper = keeper(keys, secret()?)?;
+            let (create, open_there) = (FileKeeper::create_shared, FileKeeper::open_shared);
+            let keeper = keeper(&keys, arguments.create, create, open_there)?;
             let store = PostgresStore::connect(options.clone()).await?;
             let vault = open(store, keeper, arguments.create).await?;
             let rows =
@@ -141,6 +141,22 @@ async fn run() -> Fallible<()> {
 fn secret() -> Fallible<FileSecret> {
     std::env::var_os("SHOP_VAULT_KEY").ok_or("SHOP_VAULT_KEY is missing")?;
     Ok(FileSecret::from_env("SHOP_VAULT_KEY")?)
+}
+
+/// Opens the keeper. A creation that was interrupted has left one: it goes on with that.
+fn keeper<'a>(
+    keys: &'a Path,
+    create: bool,
+    make: fn(&'a Path, FileSecret) -> customer_vault::Result<FileKeeper>,
+    open: fn(&'a Path, FileSecret) -> customer_vault::Result<FileKeeper>,
+) -> Fallible<FileKeeper> {
+    if create {
+        match make(keys, secret()?) {
+            Err(customer_vault::Error::Keeper(KeeperError::Exists)) => {}
+            made => return Ok(made?),
+        }
+    }
+    Ok(open(keys, secret()?)?)
 }
 
 /// Opens the vault. It is made only where that is asked for: a vault that is made anew because a path was mistyped would
