@@ -21,3 +21,6 @@ for file in tests/postgres*.rs; do
     targets+=(--test "$(basename "$file" .rs)")
 done
 cargo test --features postgres,sqlx-0_9 "${targets[@]}"
+
+# Examples that need one start it themselves.
+cargo run --release --features postgres --example migrate_table

@@ -200,6 +200,88 @@ pub mod postgres {}
 /// a process that has the vault open whether an address that it guesses was once there, until the index key is changed.
 pub mod columns {}
 
+/// # A shop's service
+///
+/// `examples/shop_axum.rs` is a whole one to start from, on axum and tokio: accounts, orders, support, shipping, marketing,
+/// exports, and being forgotten. Without arguments it shows itself. On PostgreSQL a customer's row and their enrolment, or
+/// the row's deletion and the forget, are one transaction ([`Vault::staged`](crate::Vault::staged)); on redb it shows what has
+/// to be done without that. This is a session, its secrets cut short; both stores answer the same.
+///
+/// ```sh
+/// export SHOP_VAULT_KEY=$(openssl rand -hex 32)         # keep it: without it the data is lost
+/// export SHOP_OPERATOR_SECRET=$(openssl rand -hex 32)
+/// cargo run --release --example shop_axum -- --redb shop --create &
+/// # or: --features postgres --example shop_axum -- --postgres postgres://shop@127.0.0.1/shop --create
+/// ask() { curl -sS -H 'content-type: application/json' -w ' %{http_code}\n' "$@"; }
+///
+/// ask localhost:8080/customers -d '{"name": "Ann Baker", "email": "ann@example.org", "phone": "0114 496 0787",
+///     "address": {"lines": "1 Long Street\nHalifax", "country": "GB"}}'
+/// # {"customer":"c-b4b8f0…","session":"d54b11…"} 201
+/// ask localhost:8080/customers -d '{"name": "Ann Baker", "email": "4111 1111 1111 1111", "address": …}'
+/// # {"error":"invalid","field":"email","why":"not of the required form"} 422
+/// ann='authorization: Bearer d54b11…'
+/// ask localhost:8080/orders -H "$ann" -d '{"name": "Ann Baker", "address": {"lines": "1 Long Street\nHalifax",
+///     "country": "GB"}, "lines": [{"item": "Kettle", "quantity": 1, "cents": 4900}],
+///     "payment": {"token": "tok_8fJ2kq", "last_four": "4242"}}'
+/// # {"order":1} 201
+/// ask -X PUT localhost:8080/me/address -H "$ann" -d '{"lines": "2 Short Lane\nLeeds", "country": "GB"}'
+/// # 204
+///
+/// ask localhost:8081/tokens -H "authorization: Bearer $SHOP_OPERATOR_SECRET" \
+///     -d '{"to": "sue", "for": "support", "hours": 8}'
+/// # {"token":"cv1.AUgBEAGiBO6B…"} 201
+/// ask localhost:8080/support/customers -H 'authorization: Bearer cv1.AUgB…' -d '{"email": "ann@example.org"}'
+/// # {"customer":"c-b4b8f0…","email":"ann@example.org","name":"Ann Baker","phone":"+441144960787"} 200
+/// ask localhost:8080/orders/1/label -H 'authorization: Bearer cv1.AUgB…'
+/// # {"error":"denied"} 403, and the refusal is in the log
+/// ask localhost:8081/tokens -H "authorization: Bearer $SHOP_OPERATOR_SECRET" \
+///     -d '{"to": "carrier", "for": "shipping", "hours": 8, "order": 1}'
+/// # {"token":"cv1.AWsBEAGiBO6B…"} 201
+/// ask localhost:8080/orders/1/label -H 'authorization: Bearer cv1.AWsB…'
+/// # {"address":{"country":"GB","lines":["1 Long Street","Halifax"]},"name":"Ann Baker","order":1,"phone":null} 200
+///
+/// ask localhost:8080/me/export -H "$ann"
+/// # {"customer":"c-b4b8f0…","marketing":false,"name":"Ann Baker","orders":[{"lines":[…],"paid":"***4242",…}],…} 200
+/// ask -X POST localhost:8080/me/forget -H "$ann"
+/// # {"keys destroyed from":"2026-11-29","opening":"512ff7…","reference":"23b0b7…",
+/// #  "stays":{"invoicing":"2036-11-29","shipping":"2026-12-22"}} 200
+/// ask localhost:8080/me -H "$ann"
+/// # {"error":"who-are-you"} 401
+/// ask localhost:8080/support/customers -H 'authorization: Bearer cv1.AUgB…' -d '{"email": "ann@example.org"}'
+/// # {"error":"not-found"} 404
+/// ask localhost:8080/orders/1/label -H 'authorization: Bearer cv1.AWsB…'
+/// # {"address":{"country":"GB","lines":["1 Long Street","Halifax"]},…} 200: her order is open, and ships
+/// ```
+///
+/// What is easily done wrong, and how it is done there:
+///
+/// - **A rejected body is quoted** by `axum::Json` and most extractors: a card number in the wrong field would come back, and
+///   go into logs. The service has an extractor of its own, whose rejection is one word.
+/// - **Logs** have the route's pattern, never the path; the error's code; nothing of the request. An address to look for is
+///   sent in a body. A database's message is dropped: that of a unique violation quotes the row.
+/// - **Tokens the service uses itself** are scoped to one customer and last a minute. Every token is a row, so what is needed
+///   for each sign-up is kept for a day instead, and reaches one field.
+/// - **After a consent** the profile is renewed: what was sealed before it has no lockbox for the new purpose.
+/// - **A value is sealed once** and wiped. Where a transaction has to be made again ([`Error::Busy`](crate::Error::Busy)), the
+///   record is parsed again from the form.
+/// - **A second pool**: a request that holds a connection and waits for the vault must not share the vault's.
+/// - **Equal addresses** have equal index values if they are equal after [`Email`](crate::value::Email) has read them: the
+///   domain in small letters, the part before the `@` as it was typed. A shop that wants `Ann@` and `ann@` to be one account
+///   makes it small before.
+/// - **Which status**: `denied` is 401 for a token that is none or is over, 403 for one that may not; `erased` is 410,
+///   `not-enrolled` 404, `invalid` 422; `busy`, `stale`, `store`, `keeper` and `halted` are 503 with `Retry-After`, after
+///   the service has tried again itself; what is left is 500, and somebody has to look.
+///
+/// # A table that is there
+///
+/// `examples/migrate_table.rs` seals the plaintext columns of a PostgreSQL table while the shop goes on: in batches, as of
+/// each row's own date; opens what lies in the table and compares it; only then blanks the plaintext. How far it is stands
+/// in the table, so it can be killed at any moment and run again. A row that does not parse, or was forgotten, stays as it is
+/// and is named by its id and a code. **Afterwards the old values are still in** dead rows and their indexes until
+/// `VACUUM FULL` or `pg_repack`, in `pg_statistic` until `ANALYZE`, in the write-ahead log and its archive, on replicas, in
+/// logged statements, and in every dump and snapshot from before: no key closes these, let them run out.
+pub mod shop_service {}
+
 /// # What has leaked before, and what stands against it here
 ///
 /// | what happened | what stands against it |

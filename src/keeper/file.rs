@@ -122,7 +122,7 @@ impl FileKeeper {
     ///   damage: it is cut off.
     /// - [`KeeperError::Foreign`] where the journal is another vault's.
     /// - [`Unsupported`](crate::error::Unsupported) for another version, or a cost above `max`.
-    /// - [`Misuse::Setting`] where its group or others may write to one of the files (Unix): they could put back an
+    /// - [`Misuse::Setting`](crate::error::Misuse::Setting) where its group or others may write to one of the files (Unix): they could put back an
     ///   older one. Being readable is not refused: the key file is encrypted.
     /// - [`KeeperError::Io`].
     pub fn open_with(path: impl AsRef<Path>, secret: FileSecret, max: Argon2Cost) -> Result<Self> {

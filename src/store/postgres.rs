@@ -70,7 +70,7 @@ impl PostgresStore {
     /// name that is none of ours, or of another version; [`StoreError::ReadOnly`] on a standby; [`StoreError::Refused`]
     /// where role or password are, or may not make the table; [`StoreError::Unreachable`]; [`StoreError::Exhausted`].
     pub async fn connect(options: PostgresOptions) -> Result<Self, StoreError> {
-        Self::open(options.pool()?, options).await
+        Self::open(options.pooled()?, options).await
     }
 
     /// The same on a pool of the shop's own, which the shop has given its TLS and its size. Of the options, schema, table
@@ -236,12 +236,11 @@ impl Store for PostgresStore {
                 }
             };
             match why {
-                Failure::Repeat => drop(client),
                 // Its row is another transaction's, which may be there for long: nothing was written.
                 Failure::Locked if attempt.saturating_add(1) == REPEATS => {
                     return Err(StoreError::Timeout.into());
                 }
-                Failure::Locked => drop(client),
+                Failure::Repeat | Failure::Locked => drop(client),
                 Failure::Lost => {
                     drop(Object::take(client));
                     return Err(CommitError::Unknown);

@@ -117,8 +117,9 @@ impl Vault {
     ///
     /// # Errors
     ///
-    /// [`Denied::Lifetime`] above what the settings allow, [`Denied::Revoked`] for an actor that was revoked, [`Misuse::UnknownPurpose`], [`Misuse::BuiltIn`] for a type
-    /// that only claims to be a built-in purpose.
+    /// [`Denied::Lifetime`] above what the settings allow, [`Denied::Revoked`] for an actor that was revoked,
+    /// [`Misuse::UnknownPurpose`](crate::error::Misuse::UnknownPurpose),
+    /// [`Misuse::BuiltIn`](crate::error::Misuse::BuiltIn) for a type that only claims to be a built-in purpose.
     pub async fn issue<P: Purpose>(
         &self,
         actor: &Actor,

@@ -84,7 +84,7 @@ impl PostgresWitness {
     /// [`KeeperError::Refused`] where role or password are, or may not make the table; [`KeeperError::Missing`] where
     /// there is no such database; [`KeeperError::Unreachable`].
     pub async fn connect(options: PostgresOptions) -> Result<Self> {
-        let pool = options.pool().map_err(opening)?;
+        let pool = options.pooled().map_err(opening)?;
         Self::open(pool, options).await.map_err(opening)
     }
 

@@ -34,16 +34,16 @@ impl Link {
         let mut link = Link { pool, answer, is_postgres: false, begin: String::new(), warnings };
         let client = link.client().await?;
         link.is_postgres = link.wait(is_postgres(&client)).await??;
-        link.begin = "BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE".to_owned();
+        let serializable = "BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE";
+        link.begin = String::from(serializable);
         if link.is_postgres {
             // A plan that reads the whole of a small table would conflict with whatever is written to it. A lock is waited
             // for a shorter time than the answer, so that its outcome is known.
-            let lock = MAX_LOCK.min(answer / 2).as_millis().max(1);
+            let lock = MAX_LOCK.as_millis().min(answer.as_millis() / 2).max(1);
             link.begin = format!(
-                "{}; SET LOCAL enable_seqscan = off; SET LOCAL lock_timeout = {lock}; \
+                "{serializable}; SET LOCAL enable_seqscan = off; SET LOCAL lock_timeout = {lock}; \
                  SELECT set_config('synchronous_commit', 'on', true) \
-                 WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
-                link.begin
+                 WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"
             );
         }
         Ok(link)

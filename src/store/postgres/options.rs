@@ -127,7 +127,18 @@ impl PostgresOptions {
         self.table.as_deref().unwrap_or(default)
     }
 
-    pub(crate) fn pool(&self) -> Result<Pooled, StoreError> {
+    /// A pool with these settings, for the shop's own tables: TLS and time limits are as the store has them. Give the store
+    /// another one ([`PostgresStore::connect`](super::PostgresStore::connect) makes it): a request that holds a connection of
+    /// a pool and waits for the vault, which waits for a connection of the same pool, may wait in vain.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Settings`] where the options cannot be used.
+    pub fn pool(&self) -> Result<Pool, StoreError> {
+        Ok(self.pooled()?.0)
+    }
+
+    pub(crate) fn pooled(&self) -> Result<Pooled, StoreError> {
         let config = self.config.clone().ok_or(StoreError::Settings)?;
         // A connection that has died in the pool is found by `is_closed`; the vault finds out about one that has not been
         // noticed yet.
