@@ -1,8 +1,11 @@
 //! Grants taken: the way to a plaintext.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::actor::SubjectId;
@@ -67,16 +70,51 @@ impl Vault {
             Err(why) => return Err(inner.refused(Action::UnlockMany, None, P::NUMBER, why).await),
         };
         let mut grants = Vec::with_capacity(ids.len());
-        for chunk in ids.chunks(CHUNK) {
-            match inner.unlock_chunk::<P>(&verified, chunk, Action::UnlockMany).await {
-                Ok(given) => grants.extend(given),
-                Err(why) => {
-                    return Err(inner.refused(Action::UnlockMany, Some(&verified), P::NUMBER, why).await);
+        // Two chunks at a time: one is decided while the other's entry is made durable.
+        for pair in ids.chunks(CHUNK.saturating_mul(2)) {
+            let (one, two) = pair.split_at(CHUNK.min(pair.len()));
+            let (one, two) = both(
+                inner.unlock_chunk::<P>(&verified, one, Action::UnlockMany),
+                inner.unlock_chunk::<P>(&verified, two, Action::UnlockMany),
+            )
+            .await;
+            for given in [one, two] {
+                match given {
+                    Ok(given) => grants.extend(given),
+                    Err(why) => {
+                        return Err(inner.refused(Action::UnlockMany, Some(&verified), P::NUMBER, why).await);
+                    }
                 }
             }
         }
         Ok(grants)
     }
+}
+
+/// Polls two futures until both are ready.
+async fn both<A, B>(one: impl Future<Output = A>, two: impl Future<Output = B>) -> (A, B) {
+    let (mut one, mut two) = (pin!(one), pin!(two));
+    let (mut first, mut second) = (None, None);
+    poll_fn(move |context| {
+        if first.is_none()
+            && let Poll::Ready(ready) = one.as_mut().poll(context)
+        {
+            first = Some(ready);
+        }
+        if second.is_none()
+            && let Poll::Ready(ready) = two.as_mut().poll(context)
+        {
+            second = Some(ready);
+        }
+        match (first.take(), second.take()) {
+            (Some(first), Some(second)) => Poll::Ready((first, second)),
+            undone => {
+                (first, second) = undone;
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 /// Keys that are not the first of their enrolment, by generation and purpose.

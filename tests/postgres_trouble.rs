@@ -231,7 +231,7 @@ async fn a_store_that_goes_back_under_a_running_process_ends_its_leases() {
     }
     assert!(sealed.open(&grant, &7).is_ok());
     server.sql("postgres", "BEGIN; DELETE FROM vault; INSERT INTO vault SELECT * FROM copy; COMMIT");
-    tokio::time::sleep(Duration::from_millis(1000)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(watching.await.unwrap().unwrap_err(), Error::RolledBack(RolledBack::Store));
     // A process that has not seen what was lost goes on.
     drop(other.forget(&id("bob"), forget()).await);

@@ -29,12 +29,13 @@ pub fn programs() -> PathBuf {
     found.pop().expect("PostgreSQL's server programs: install them (Debian: postgresql), or name their folder in POSTGRES_BIN")
 }
 
-/// A command that is not run as root: the server refuses to be. It ends with the thread that starts it.
+/// A command that is not run as root: the server refuses to be. It ends in order with the thread that starts it: killed, a
+/// server would leave its shared memory behind.
 pub fn unprivileged(program: &str) -> Command {
     let path = programs().join(program);
     let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]);
+    command.args(["--pdeathsig", "INT"]);
     if root {
         command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
     }
@@ -150,7 +151,15 @@ impl Server {
             drop(Command::new("pkill").args(["-KILL", "-P", &pid]).status());
         }
         drop(Command::new("kill").args([&format!("-{name}"), &pid]).status());
-        while Path::new(&format!("/proc/{pid}")).exists() {
+        for waited in 0.. {
+            if !Path::new(&format!("/proc/{pid}")).exists() {
+                return;
+            }
+            if waited == 300 {
+                // It waits for a standby that does not come.
+                drop(Command::new("pkill").args(["-KILL", "-P", &pid]).status());
+                drop(Command::new("kill").args(["-KILL", &pid]).status());
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -207,7 +216,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.kill();
+        self.paused(false);
+        self.stop();
         drop(fs::remove_dir_all(&self.dir));
     }
 }
