@@ -200,6 +200,8 @@ reasons! {
         Io = "reading or writing failed",
         /// There is no such root key.
         NoSuchRoot = "there is no such root key",
+        /// The environment variable that should hold the secret is not set.
+        NotSet = "the environment variable that should hold the secret is not set",
         /// There is nothing at this place.
         Missing = "there is nothing at this place",
         /// There is something at this place already.

@@ -156,7 +156,8 @@ pub mod forgetting {}
 /// be told [`Error::Busy`](crate::Error::Busy).
 ///
 /// **Together with the shop's own rows**: [`Vault::staged`](crate::Vault::staged) makes a change a list of statements for the
-/// shop's own transaction.
+/// shop's own transaction: one change a transaction, its statements last. They take row locks that hold up forgets until the
+/// transaction ends.
 ///
 /// **What the promises need of the server**: `fsync`, `full_page_writes` and `synchronous_commit` as they are by default (the
 /// store sets the last one itself, and keeps a stronger one). With standbys that may be promoted, `synchronous_standby_names`
@@ -167,6 +168,10 @@ pub mod forgetting {}
 /// root only when every standby that is known, present or not, has what was committed
 /// ([`StoreError::Behind`](crate::error::StoreError::Behind)). [`Vault::doctor`](crate::Vault::doctor) says what is missing.
 /// `tests/postgres_failover.rs` is the rehearsal.
+///
+/// Where several processes write chunks of a thousand at once, raise `max_pred_locks_per_transaction` (64 by default; 512 keeps
+/// what a chunk looks at apart): the server keeps in memory what a serializable transaction has read, and where that is too
+/// much it takes the whole table, and has more transactions made again than need be.
 ///
 /// **Distributed databases** that speak the protocol have not been tested. The store asks of them: SERIALIZABLE isolation
 /// across nodes; `40001` where a transaction must be made again (the store does so, 12 times, then the vault reads again);

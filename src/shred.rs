@@ -217,7 +217,7 @@ impl Vault {
     }
 
     /// Destroys the keys of all days that are over, whatever was sealed to them, in one root replacement, and leaves a
-    /// signed note. Run it once a day; any time is safe.
+    /// signed note. Deletes what the store keeps about tokens that have expired. Run it once a day; any time is safe.
     ///
     /// # Errors
     ///
@@ -232,6 +232,7 @@ impl Vault {
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
         let Some(mark) = inner.journal.mark() else { return Err(Halted::Clock.into()) };
         inner.top_up(true).await?;
+        inner.drop_tokens(mark).await?;
         let over = Range { start: b"d".to_vec(), end: crate::tree::node::day_name(mark.plus(1)) };
         let due: Vec<Day> = inner.rows.all(over).await?.iter().filter_map(|(name, _)| day_of(name)).collect();
         let mut expiry = Expiry::unfinished(inner).await?;

@@ -458,7 +458,7 @@ impl Rows {
 const RESOLVING: usize = 4;
 
 /// A row without content, that is written for the sake of what was written before it.
-const OUTLIVED: &[u8] = b"z";
+const OUTLIVED: &[u8] = b"i";
 
 /// What is needed of a batch to find out what became of it.
 #[derive(Clone, Debug)]

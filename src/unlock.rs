@@ -52,7 +52,8 @@ impl Vault {
     /// their places.
     ///
     /// What is given back takes memory: who needs more than fit calls it for some at a time. A lease counts from the read
-    /// of its thousand. For [`LegalHold`](crate::LegalHold) it reads further rows for each subject.
+    /// of its thousand: where several processes share the store, run [`watch`](Self::watch), or the first may be stale before
+    /// the last are given. For [`LegalHold`](crate::LegalHold) it reads further rows for each subject.
     ///
     /// # Errors
     ///

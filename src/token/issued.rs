@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Claims, FieldRef, Token, Verified};
 use crate::actor::{Actor, ActorKind, Ground, SubjectId};
+use crate::clock::Day;
 use crate::crypto;
 use crate::error::{Denied, Error, Malformed, Result, Unsupported};
 use crate::journal::{Event, Revocation, State};
@@ -241,6 +242,33 @@ impl Inner {
             batch.expect(&name, Expect::Version(row.version));
             batch.put(&name, info.encode());
             let _ = self.rows.commit(batch).await;
+        }
+    }
+}
+
+impl Inner {
+    /// Deletes the rows of tokens that are over by the mark of time: nothing revives them, whatever the clock says.
+    pub(crate) async fn drop_tokens(&self, mark: Day) -> Result<()> {
+        let mut range = Range::prefix(TOKENS);
+        loop {
+            let page = self.rows.page(range.clone(), 1000).await?;
+            let mut batch = Batch::new()?;
+            for (name, row) in page.rows {
+                let id = name.last_chunk().copied().ok_or(Malformed::Length)?;
+                let over = TokenInfo::decode(id, &row.value)
+                    .is_ok_and(|info| info.expires.saturating_mul(1000) <= mark.end_ms());
+                if over {
+                    batch.writes.push((name, None));
+                }
+            }
+            // Whether it was made does not matter: the next expiry finds what is left.
+            if !batch.writes.is_empty() {
+                self.rows.commit(batch).await?;
+            }
+            match page.next {
+                Some(next) => range.start = next,
+                None => return Ok(()),
+            }
         }
     }
 }

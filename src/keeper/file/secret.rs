@@ -181,9 +181,9 @@ impl FileSecret {
     ///
     /// # Errors
     ///
-    /// [`KeeperError::Missing`] where it is not set, [`Malformed`] where it is anything else. No error quotes it.
+    /// [`KeeperError::NotSet`] where it is not set, [`Malformed`] where it is anything else. No error quotes it.
     pub fn from_env(var: &str) -> Result<Self> {
-        let text = Zeroizing::new(env::var_os(var).ok_or(KeeperError::Missing)?.into_encoded_bytes());
+        let text = Zeroizing::new(env::var_os(var).ok_or(KeeperError::NotSet)?.into_encoded_bytes());
         decode(&text)
     }
 }
