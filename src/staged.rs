@@ -266,10 +266,16 @@ impl<T: Completed> Staged<T> {
         if self.fences {
             self.inner.wait_out_bound().await;
         }
+        Ok(self.out.clone().witnessed(witnessed))
+    }
+}
+
+impl<T> Drop for Staged<T> {
+    /// Its lane is used again. Where its transaction is still under way, one of the two changes will fail.
+    fn drop(&mut self) {
         if let Some(lane) = self.lane.take() {
             self.inner.staging.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
         }
-        Ok(self.out.clone().witnessed(witnessed))
     }
 }
 

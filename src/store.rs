@@ -3,7 +3,7 @@
 //! The port is three calls. What a store must promise is written at each, and the contract tests of the `testing`
 //! feature check it: run them against your own store before you trust it.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{collections::HashSet, fmt, future::Future, pin::Pin, sync::Arc};
 
 use crate::crypto;
 use crate::error::StoreError;
@@ -403,7 +403,8 @@ impl Rows {
     ///
     /// Where several processes share the store, a batch that is not there may still come: a database commits what it was
     /// sent when the lock that it waits for is gone, long after the client has given up. So one of the rows that it was
-    /// built on is written again, as it is: then it never comes. And a batch that is there may lack its copies: another
+    /// built on and writes is written again, as it is: of two that write a row one fails, so then it never comes. A row that
+    /// it only looks at would not do: what it saw of it, it has seen. And a batch that is there may lack its copies: another
     /// commit, which waits for them, comes after it.
     pub(crate) async fn resolve(&self, batch: &Outline) -> crate::Result<Committed> {
         let mut names = batch.written.clone();
@@ -424,7 +425,7 @@ impl Rows {
             };
             let first = expected.first().and_then(Option::as_ref).zip(batch.expected.first());
             let Some((row, (key, version))) = first.filter(|_| self.shared() && built_on.all(holds)) else {
-                // What it expects is over, and a version never comes again.
+                // A row that it writes was written by another, and a version never comes again.
                 return Ok(Committed::Conflict);
             };
             let mut again = Batch::new()?;
@@ -465,7 +466,7 @@ const OUTLIVED: &[u8] = b"i";
 pub(crate) struct Outline {
     nonce: [u8; 16],
     written: Vec<Key>,
-    /// Without those that must be absent. First one that it writes, too: where it is under way, it has that one locked.
+    /// What it writes over, and in which version it expects it.
     expected: Vec<(Key, Version)>,
 }
 
@@ -477,10 +478,11 @@ impl Outline {
             Expect::Version(version) => Some((key.clone(), *version)),
             Expect::Absent => None,
         };
+        let names: HashSet<&Key> = written.iter().collect();
         let mut expected: Vec<(Key, Version)> = batch.expect.iter().filter_map(version).collect();
-        if let Some(place) = expected.iter().position(|(key, _)| written.contains(key)) {
-            expected.swap(0, place);
-        }
+        expected.retain(|(key, _)| names.contains(key));
+        // The lane's head, where there is one: nobody else waits for it.
+        expected.reverse();
         Outline { nonce: batch.nonce, written, expected }
     }
 }

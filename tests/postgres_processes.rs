@@ -450,7 +450,7 @@ async fn verify(url: &str, dir: &Path, told: &[Told]) -> (u64, u64) {
     let keeper = keeper(dir, false);
     let vault = options().open(store(url).await, keeper.clone(), keeper).await.unwrap();
     let (actor, ground) = (tester(), test_ground());
-    vault.verify_log().await.unwrap();
+    assert!(vault.verify_log().await.unwrap().holds());
     vault.shred(&actor, &ground).await.unwrap();
     vault.settle(&actor, &ground).await.unwrap();
     let (mut enrolments, mut records) = (0, 0);

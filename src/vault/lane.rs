@@ -128,7 +128,16 @@ impl Writer {
     /// For somebody else to commit: puts entries after the head as it is in the store now. Another batch that is made
     /// before this one is committed, or given up, is built on the same head: one of the two will fail.
     pub(crate) async fn stage(&self, batch: &mut Batch, entries: &[Entry]) -> Result<()> {
-        let head = self.take(&mut Place::default()).await?;
+        let mut head = self.take(&mut Place::default()).await?;
+        if head.row.is_none() {
+            // The head is there before anything is built on it: whether a batch can still come is found out by it.
+            let mut first = Batch::new()?;
+            let next = self.extend(&head, &mut first, &[]);
+            if self.rows.commit(first).await? == Committed::Conflict {
+                return Err(Error::Busy);
+            }
+            head = next;
+        }
         self.extend(&head, batch, entries);
         Ok(())
     }
