@@ -308,8 +308,8 @@ async fn a_time_limit_of_the_database_or_of_ours_ends_a_commit() {
     let patient = PostgresOptions::new(&server.url("postgres")).unwrap().table(&name);
     let impatient = patient.wait_for_answer(Duration::from_millis(300));
     let store = PostgresStore::connect(impatient).await.unwrap();
-    let unknown = store.commit(put(b"a", b"3")).await;
-    assert_eq!(unknown, Err(CommitError::Unknown), "it may come through once the lock is gone");
+    let refused = store.commit(put(b"a", b"3")).await;
+    assert_eq!(refused, Err(CommitError::Failed(StoreError::Timeout)), "the row was another's all the time");
     lock.batch_execute("ROLLBACK").await.unwrap();
     store.commit(put(b"b", b"4")).await.unwrap();
 }

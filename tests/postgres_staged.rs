@@ -11,103 +11,16 @@
 #![allow(clippy::arithmetic_side_effects, clippy::print_stderr, reason = "a test")]
 #![allow(unreachable_pub, missing_docs, dead_code, reason = "a module of several tests")]
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use customer_vault::error::{Erased, Misuse};
-use customer_vault::store::deadpool_postgres::tokio_postgres::{self, Client, NoTls};
-use customer_vault::store::{MemoryStore, PostgresOptions, PostgresStore};
+use customer_vault::store::MemoryStore;
 use customer_vault::testing::{MemoryKeeper, test_ground, tester};
-use customer_vault::value::PersonName;
 use customer_vault::*;
 
-#[path = "services/postgres.rs"]
-mod server;
-use server::Server;
-
-purposes! {
-    /// Deliver the parcel.
-    pub Shipping: Contract = 1 "shipping";
-    /// Recommend goods.
-    pub Recommendation: Consent = 2 "recommendation";
-}
-
-record! {
-    /// One order.
-    pub struct Order[u64] / SealedOrder / OrderView in order = "order" {
-        /// To whom it goes.
-        pub name: PersonName = 1 "name", basic, for [Shipping: 90 days];
-    }
-}
-
-fn order() -> Order {
-    Order { name: PersonName::parse("Ada Lovelace").unwrap() }
-}
-
-fn shared() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| Server::start("staged", &[]))
-}
-
-/// A vault and the shop's own table, in one database.
-struct Shop {
-    vault: Vault,
-    options: PostgresOptions,
-    keeper: MemoryKeeper,
-    customers: String,
-}
-
-impl Shop {
-    async fn new() -> Shop {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let options = PostgresOptions::new(&shared().url("postgres")).unwrap().table(&format!("vault_{n}"));
-        let (store, keeper) = (PostgresStore::connect(options.clone()).await.unwrap(), MemoryKeeper::new());
-        let settings = Settings::default().bound_ms(300).unwrap().height(1).unwrap();
-        let vault = Options::new().record::<Order>().settings(settings);
-        let vault = vault.create(store, keeper.clone(), keeper.clone()).await.unwrap();
-        let customers = format!("customers_{n}");
-        shared().sql("postgres", &format!("CREATE TABLE {customers} (id text PRIMARY KEY, cart bytea)"));
-        Shop { vault, options, keeper, customers }
-    }
-
-    /// Another process on the same vault.
-    async fn another(&self) -> Vault {
-        let store = PostgresStore::connect(self.options.clone()).await.unwrap();
-        Options::new().record::<Order>().open(store, self.keeper.clone(), self.keeper.clone()).await.unwrap()
-    }
-
-    async fn insert(&self, client: &impl tokio_postgres::GenericClient, id: &str) {
-        client.execute(&format!("INSERT INTO {} (id) VALUES ($1)", self.customers), &[&id]).await.unwrap();
-    }
-
-    fn customers(&self) -> String {
-        shared().sql("postgres", &format!("SELECT id FROM {} ORDER BY id", self.customers))
-    }
-
-    async fn enrolled(&self, id: &SubjectId) -> bool {
-        match self.vault.sealer::<Order>(id, &tester(), &test_ground()).await {
-            Ok(_) => true,
-            Err(Error::NotEnrolled) => false,
-            Err(why) => panic!("{why:?}"),
-        }
-    }
-}
-
-async fn client() -> Client {
-    let (client, connection) = tokio_postgres::connect(&shared().url("postgres"), NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
-fn id(name: &str) -> SubjectId {
-    SubjectId::new(name).unwrap()
-}
-
-fn forget() -> Forget {
-    Forget::by(&tester(), &test_ground())
-}
+#[path = "services/shop.rs"]
+mod shop;
+use shop::{Order, SealedOrder, Shipping, Shop, client, forget, id, order};
 
 const LEVELS: [&str; 3] = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"];
 
