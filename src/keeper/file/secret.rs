@@ -264,8 +264,8 @@ mod tests {
     /// The variables are read from what Cargo sets for every test: this crate may not set any (that is `unsafe`).
     #[test]
     fn a_variable_that_is_no_key_is_refused_and_not_quoted() {
-        assert_eq!(FileSecret::from_env("CUSTOMER_VAULT_NEVER_SET").err(), Some(KeeperError::Missing.into()));
-        assert_eq!(FileSecret::from_env("").err(), Some(KeeperError::Missing.into()));
+        assert_eq!(FileSecret::from_env("CUSTOMER_VAULT_NEVER_SET").err(), Some(KeeperError::NotSet.into()));
+        assert_eq!(FileSecret::from_env("").err(), Some(KeeperError::NotSet.into()));
         assert_eq!(FileSecret::from_env("CARGO_PKG_NAME").err(), Some(Malformed::Length.into()));
     }
 
