@@ -117,7 +117,6 @@ pub struct ForgetReceipt {
 }
 
 /// What names a forget and opens its commitment: the same however often it is decided again.
-#[derive(Debug)]
 pub(crate) struct Fencing {
     reference: [u8; 16],
     opening: [u8; 32],

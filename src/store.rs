@@ -383,7 +383,7 @@ impl Rows {
     /// The store is called now, not when the future is first polled: a store that queues commits in the order of the
     /// calls can be given one that builds on another which is still under way.
     pub(crate) fn commit(&self, batch: Batch) -> impl Future<Output = crate::Result<Committed>> + Send + '_ {
-        let outline = Outline::of(&batch);
+        let outline = if self.shared() { Outline::of(&batch) } else { Outline::alone(&batch) };
         let answer = self.0.commit(batch);
         async move {
             match answer.await {
@@ -471,9 +471,15 @@ pub(crate) struct Outline {
 }
 
 impl Outline {
+    /// Where one process has the store: nothing of its comes late.
+    fn alone(batch: &Batch) -> Self {
+        let written = batch.writes.iter().filter(|(_, value)| value.is_some());
+        let written = written.map(|(key, _)| key.clone()).collect();
+        Outline { nonce: batch.nonce, written, expected: Vec::new() }
+    }
+
     pub(crate) fn of(batch: &Batch) -> Self {
-        let written: Vec<Key> =
-            batch.writes.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| key.clone()).collect();
+        let Outline { nonce, written, .. } = Outline::alone(batch);
         let version = |(key, expect): &(Key, Expect)| match expect {
             Expect::Version(version) => Some((key.clone(), *version)),
             Expect::Absent => None,
@@ -483,6 +489,6 @@ impl Outline {
         expected.retain(|(key, _)| names.contains(key));
         // The lane's head, where there is one: nobody else waits for it.
         expected.reverse();
-        Outline { nonce: batch.nonce, written, expected }
+        Outline { nonce, written, expected }
     }
 }

@@ -18,7 +18,7 @@ mod shop;
 #[path = "races/stories.rs"]
 mod stories;
 
-use schedule::{Choose, Every, Manner, Seeded, Task, alone, run, task};
+use schedule::{Choose, Every, Manner, Named, Seeded, Task, alone, run, schedules, task};
 use shop::{Parcel, Recommendation, Shipping, Shop, Stage, evidence};
 
 fn shop() -> &'static Shop {
@@ -29,22 +29,6 @@ fn shop() -> &'static Shop {
 fn deep_shop() -> &'static Shop {
     static SHOP: OnceLock<Shop> = OnceLock::new();
     SHOP.get_or_init(|| Shop::new(false, 3))
-}
-
-/// How many schedules: `n`, or more where the environment asks for it.
-fn schedules(n: u64) -> u64 {
-    n * std::env::var("VAULT_SCHEDULES").map_or(1, |times| times.parse().expect("a number"))
-}
-
-/// Says which schedule failed.
-struct Named<T: std::fmt::Debug>(T);
-
-impl<T: std::fmt::Debug> Drop for Named<T> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            println!("failed in schedule {:?}", self.0);
-        }
-    }
 }
 
 /// Runs `race` under schedules of at most two preemptions, in order, then under others by chance.

@@ -4,7 +4,7 @@
 //! content). One row, whose name is longer than any that a vault writes, says that the table is ours and of which
 //! version. The SQL is that of the standard and of `unnest`: no extensions, sequences or advisory locks.
 
-use std::{collections::HashMap, fmt, pin::pin};
+use std::{collections::HashMap, fmt};
 
 use deadpool_postgres::{Object, Pool};
 use tokio_postgres::Row;
@@ -29,8 +29,8 @@ mod table;
 use link::{Link, REPEATS};
 use listen::{Pooled, Warnings};
 pub use options::PostgresOptions;
+use outcome::Failure;
 pub(crate) use outcome::staged_failure;
-use outcome::{Failure, failure};
 use table::Table;
 
 /// A table in a PostgreSQL database, version 13 or later, for any number of processes and hosts.
@@ -93,34 +93,11 @@ impl PostgresStore {
         Ok(PostgresStore { link, table })
     }
 
-    /// One attempt: opening the transaction, the statement and the commit go out together, so that a future which is
-    /// dropped leaves no transaction open, and it takes one round trip.
     async fn try_commit(&self, client: &Object, parts: &Parts<'_>) -> Result<bool, Failure> {
-        let write =
-            client.prepare_typed_cached(&self.table.commit, &COMMIT_TYPES).await.map_err(|e| failure(&e));
-        // Nothing was written yet: whatever goes wrong here is no unknown outcome.
-        let write = write.map_err(Failure::before_anything)?;
-        let warnings = self.link.warnings();
-        let begin = pin!(client.batch_execute(self.link.begin()));
         let put_versions: Vec<&[u8]> = parts.put_versions.iter().map(Version::as_slice).collect();
         let parameters: [&(dyn ToSql + Sync); 6] =
             [&parts.expected, &parts.versions, &parts.put, &put_versions, &parts.contents, &parts.deleted];
-        let write = pin!(client.query_one(&write, &parameters));
-        let commit = pin!(client.batch_execute("COMMIT"));
-        let (begun, written, committed) = tokio::join!(biased; begin, write, commit);
-        if let Err(error) = begun {
-            let why = failure(&error).at_the_beginning();
-            // Without its transaction the statement may have been one of its own.
-            return Err(if written.is_ok() { Failure::Lost } else { why });
-        }
-        let wrong: i64 = written.and_then(|row| row.try_get(0)).map_err(|error| failure(&error))?;
-        // Whatever the database says of a commit, other than that it was refused for what it conflicts with, does not say
-        // that nothing was written.
-        committed.map_err(|error| failure(&error).at_the_commit())?;
-        if self.link.warnings() != warnings {
-            // Perhaps that somebody has ended its waiting for the standbys: it is here, and may be nowhere else.
-            return Err(Failure::Lost);
-        }
+        let wrong = self.link.transact(client, &self.table.commit, &COMMIT_TYPES, &parameters).await?;
         Ok(wrong == 0)
     }
 }

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
-use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use deadpool_postgres::{Object, Pool};
@@ -22,7 +21,7 @@ use crate::store::PostgresOptions;
 use crate::store::postgres::catalog::{FormatRow, Layout, Name, bytes};
 use crate::store::postgres::link::{Link, REPEATS};
 use crate::store::postgres::listen::{Pooled, Warnings};
-use crate::store::postgres::outcome::{Failure, failure};
+use crate::store::postgres::outcome::Failure;
 
 const LAYOUT: Layout = Layout {
     columns: &[("n", "int8", "PRIMARY KEY"), ("line", "bytea", "NOT NULL")],
@@ -157,7 +156,7 @@ impl PostgresWitness {
         let mut lost = 3_u32;
         for attempt in 0..REPEATS {
             let client = self.link.client().await.map_err(said)?;
-            match self.link.wait(self.attempt(&client, statement, types, parameters)).await {
+            match self.link.wait(self.link.transact(&client, statement, types, parameters)).await {
                 Ok(Ok(wrong)) => return Ok(wrong),
                 Ok(Err(Failure::Repeat | Failure::Locked)) => drop(client),
                 Ok(Err(Failure::Said(why))) => return Err(said(why)),
@@ -178,27 +177,6 @@ impl PostgresWitness {
             self.link.back_off(attempt, chance).await;
         }
         Err(KeeperError::Unreachable)
-    }
-
-    /// Opening the transaction, the statement and the commit go out together: a future that is dropped leaves no
-    /// transaction open, and it takes one round trip.
-    async fn attempt(
-        &self,
-        client: &Object,
-        statement: &str,
-        types: &[Type],
-        parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<i64, Failure> {
-        let statement =
-            client.prepare_typed_cached(statement, types).await.map_err(|error| failure(&error))?;
-        let begin = pin!(client.batch_execute(self.link.begin()));
-        let write = pin!(client.query_one(&statement, parameters));
-        let commit = pin!(client.batch_execute("COMMIT"));
-        let (begun, written, committed) = tokio::join!(biased; begin, write, commit);
-        begun.map_err(|error| failure(&error).at_the_beginning())?;
-        let wrong = written.and_then(|row| row.try_get(0)).map_err(|error| failure(&error))?;
-        committed.map_err(|error| failure(&error).at_the_commit())?;
-        Ok(wrong)
     }
 
     async fn page(&self, from: i64, vault: VaultId) -> Result<Vec<Row>, KeeperError> {

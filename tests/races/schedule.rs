@@ -471,3 +471,20 @@ impl Witness for YieldingKeeper {
         self.around(self.keeper.remember(lines)).await
     }
 }
+
+/// How many schedules: `n`, or more where the environment asks for it.
+pub fn schedules(n: u64) -> u64 {
+    n * std::env::var("VAULT_SCHEDULES").map_or(1, |times| times.parse().expect("a number"))
+}
+
+/// Says which schedule failed.
+pub struct Named<T: fmt::Debug>(pub T);
+
+#[allow(clippy::print_stdout, reason = "it says which schedule failed")]
+impl<T: fmt::Debug> Drop for Named<T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("failed in schedule {:?}", self.0);
+        }
+    }
+}

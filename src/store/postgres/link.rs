@@ -1,5 +1,6 @@
 //! A way to one database: its pool, its time limit, and how its answers are waited for.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ impl Link {
     }
 
     /// How many warnings the connections of the pool have given.
-    pub(crate) fn warnings(&self) -> u64 {
+    fn warnings(&self) -> u64 {
         self.warnings.load(Ordering::Acquire)
     }
 
@@ -100,9 +101,38 @@ impl Link {
         }
     }
 
-    /// Opens a transaction: serializable, and durable whatever the role or the database has set.
-    pub(crate) fn begin(&self) -> &str {
-        &self.begin
+    /// One attempt at a statement in a transaction of its own, serializable and durable whatever the role or the database
+    /// has set; gives the number in its first column. Opening the transaction, the statement and the commit go out
+    /// together, so that a future which is dropped leaves no transaction open, and it takes one round trip.
+    pub(crate) async fn transact(
+        &self,
+        client: &Object,
+        statement: &str,
+        types: &[Type],
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<i64, Failure> {
+        // Nothing was written yet: whatever goes wrong here is no unknown outcome.
+        let statement = client.prepare_typed_cached(statement, types).await;
+        let statement = statement.map_err(|error| failure(&error).before_anything())?;
+        let warnings = self.warnings();
+        let begin = pin!(client.batch_execute(&self.begin));
+        let write = pin!(client.query_one(&statement, parameters));
+        let commit = pin!(client.batch_execute("COMMIT"));
+        let (begun, written, committed) = tokio::join!(biased; begin, write, commit);
+        if let Err(error) = begun {
+            let why = failure(&error).at_the_beginning();
+            // Without its transaction the statement may have been one of its own.
+            return Err(if written.is_ok() { Failure::Lost } else { why });
+        }
+        let number = written.and_then(|row| row.try_get(0)).map_err(|error| failure(&error))?;
+        // Whatever the database says of a commit, other than that it was refused for what it conflicts with, does not say
+        // that nothing was written.
+        committed.map_err(|error| failure(&error).at_the_commit())?;
+        if self.warnings() != warnings {
+            // Perhaps that somebody has ended its waiting for the standbys: it is here, and may be nowhere else.
+            return Err(Failure::Lost);
+        }
+        Ok(number)
     }
 
     /// Waits a while before the next attempt of those that ran into each other: the longer the more there were, and each
