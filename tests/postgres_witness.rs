@@ -175,6 +175,23 @@ fn several_at_once_lose_nothing_and_leave_no_gap() {
 }
 
 #[test]
+fn those_who_make_the_table_at_once_all_find_it() {
+    block_on(async {
+        for round in 0..25 {
+            let (name, schema) = (table(), format!("made_at_once_{round}"));
+            let process = || {
+                let options = options(shared(), &name).schema(&schema);
+                tokio::spawn(async move { PostgresWitness::connect(options).await.map(drop) })
+            };
+            let all: Vec<_> = (0..8).map(|_| process()).collect();
+            for one in all {
+                assert_eq!(one.await.unwrap(), Ok(()), "round {round}");
+            }
+        }
+    });
+}
+
+#[test]
 fn two_histories_at_once_never_mix() {
     block_on(async {
         for round in 0..10_u64 {

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use deadpool_postgres::Object;
 use tokio_postgres::Row;
-use tokio_postgres::error::SqlState;
 
 use super::outcome::failure;
 use crate::error::StoreError;
@@ -55,7 +54,11 @@ impl Name {
         row: &FormatRow,
     ) -> Result<(), StoreError> {
         if !self.is_there(client).await? {
-            self.make(client, layout, row).await?;
+            let made = self.make(client, layout, row).await;
+            // Another process may make it at the same moment, and the database then says one of several things.
+            if made.is_err() && !self.is_there(client).await? {
+                return made;
+            }
         }
         self.has_columns(client, layout).await?;
         let (column, condition) = &row.found_by;
@@ -79,18 +82,24 @@ impl Name {
         Ok(found.map_err(|error| failure(&error).into_store())?.is_some())
     }
 
-    /// Two processes may do it at once: the one that comes second finds what the first has made. The table and the row
-    /// that says what it is are one transaction, so that nobody sees one without the other.
-    async fn make(&self, client: &Object, layout: Layout, row: &FormatRow) -> Result<(), StoreError> {
-        let namespace = client
+    async fn has_schema(&self, client: &Object) -> Result<bool, StoreError> {
+        let found = client
             .query_opt("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1", &[&self.schema])
-            .await
-            .map_err(|error| failure(&error).into_store())?;
-        if namespace.is_none() {
-            // Asked for where it is there, it would need a privilege that nobody needs.
+            .await;
+        Ok(found.map_err(|error| failure(&error).into_store())?.is_some())
+    }
+
+    /// The table and the row that says what it is are one transaction, so that nobody sees one without the other.
+    async fn make(&self, client: &Object, layout: Layout, row: &FormatRow) -> Result<(), StoreError> {
+        // Asked for where it is there, a schema would need a privilege that nobody needs.
+        if !self.has_schema(client).await? {
             let made =
                 client.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS \"{}\"", self.schema)).await;
-            ours_or_another(made)?;
+            if let Err(error) = made
+                && !self.has_schema(client).await?
+            {
+                return Err(failure(&error).into_store());
+            }
         }
         let name = self.quoted();
         let mut columns = String::new();
@@ -101,7 +110,7 @@ impl Name {
         let values = &row.values;
         // Sent together they are one transaction, without a BEGIN that a dropped future could leave open.
         let make = format!("CREATE TABLE {name} ({columns}); INSERT INTO {name} VALUES ({values})");
-        ours_or_another(client.batch_execute(&make).await)
+        client.batch_execute(&make).await.map_err(|error| failure(&error).into_store())
     }
 
     /// Whether it is a table with our columns and a primary key, which a crash does not empty.
@@ -142,21 +151,6 @@ pub(crate) fn bytes(bytes: &[u8]) -> String {
     }
     out.push_str("', 'hex')");
     out
-}
-
-/// Making what another process makes at the same moment can fail for that alone.
-fn ours_or_another(made: Result<(), tokio_postgres::Error>) -> Result<(), StoreError> {
-    match made {
-        Err(error)
-            if error.code().is_some_and(|state| {
-                [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_SCHEMA]
-                    .contains(state)
-            }) =>
-        {
-            Ok(())
-        }
-        made => made.map_err(|error| failure(&error).into_store()),
-    }
 }
 
 /// Whether a name can stand in a statement as it is.
