@@ -112,7 +112,7 @@ impl Inner {
             }
             self.journal.committed(&made.lines)?;
             // Also where this change has no line: an earlier one's may not have reached the witness.
-            witnessed = self.journal.complete().await.is_ok();
+            witnessed = self.journal.tell().await;
         }
         let changed = |out: Result<T>| out.map(|out| Changed { out, witnessed });
         Ok(Some(made.out.into_iter().map(changed).collect()))

@@ -1,7 +1,33 @@
 //! In whose hands a vault is: what an operator wants to know of store, keeper and witness before starting another process.
 
+use crate::error::Result;
 use crate::keeper::{ErasureClass, Serves};
 use crate::vault::Vault;
+use crate::witness::Remembers;
+
+/// Something about store, keeper or witness that a promise of the vault does not hold with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Concern {
+    /// `fsync` is off: what was acknowledged may be lost with the power.
+    #[error("fsync is off: what was acknowledged may be lost with the power")]
+    NoSync,
+    /// `full_page_writes` is off: a crash may leave half a page.
+    #[error("full_page_writes is off: a crash may leave half a page")]
+    TornPages,
+    /// A standby that `synchronous_standby_names` does not name: promoted, it may lack what was acknowledged.
+    #[error("a standby is asynchronous: promoted, it may lack what was acknowledged")]
+    AsynchronousStandbys,
+    /// The role may not see the standbys' positions (`pg_monitor`): `settle` cannot tell whether they have everything.
+    #[error("the role may not see the standbys' positions: grant it pg_monitor")]
+    PositionsHidden,
+    /// There is no witness: an older store is not told from a newer one.
+    #[error("there is no witness: a restored store is not told from a newer one")]
+    NoWitness,
+    /// A database that speaks PostgreSQL's protocol and is another one: untested.
+    #[error("a database that was not tested")]
+    Untested,
+}
 
 /// What store, keeper and witness say of themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +39,8 @@ pub struct Custody {
     pub keeper: Serves,
     /// From where the witness can.
     pub witness: Serves,
+    /// What the witness keeps.
+    pub remembers: Remembers,
     /// What destruction by the keeper is worth.
     pub erasure_class: ErasureClass,
 }
@@ -36,8 +64,23 @@ impl Vault {
         Custody {
             store: if inner.rows.shared() { Serves::ManyHosts } else { Serves::OneProcess },
             keeper: inner.roots.serves(),
-            witness: inner.journal.witness_serves(),
+            witness: inner.journal.witness().serves(),
+            remembers: inner.journal.witness().remembers(),
             erasure_class: inner.roots.erasure_class(),
         }
+    }
+
+    /// What store, keeper and witness lack for what the vault promises; empty where all is well. Ask at every start, and
+    /// show it to an operator.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be found out.
+    pub async fn doctor(&self) -> Result<Vec<Concern>> {
+        let mut concerns = self.0.rows.doctor().await?;
+        if self.0.journal.witness().remembers() == Remembers::Nothing {
+            concerns.push(Concern::NoWitness);
+        }
+        Ok(concerns)
     }
 }

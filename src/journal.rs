@@ -7,11 +7,11 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use crate::clock::Day;
 use crate::crypto::{self, Prf};
 use crate::error::{Error, Malformed, Misuse, Result, RolledBack, StoreError};
-use crate::keeper::{Serves, VaultId};
+use crate::keeper::VaultId;
 use crate::key::label;
 use crate::store::{Batch, Committed, Expect, Key, Range, Rows, Versioned};
 use crate::wire::{Put as _, Reader};
-use crate::witness::{Line, MAX_LINE, Memory};
+use crate::witness::{Line, MAX_LINE, Memory, Remembers};
 
 mod event;
 mod state;
@@ -91,9 +91,8 @@ impl Journal {
         }
     }
 
-    /// From where the witness can be used at once.
-    pub(crate) fn witness_serves(&self) -> Serves {
-        self.witness.serves()
+    pub(crate) fn witness(&self) -> &Memory {
+        &self.witness
     }
 
     /// How many events this process has applied. What was checked at one number holds until the number changes.
@@ -291,6 +290,11 @@ impl Journal {
         self.apply(&lines)
     }
 
+    /// Brings the witness up to what memory has, if it can be reached. True where it remembers all of it from here on.
+    pub(crate) async fn tell(&self) -> bool {
+        self.complete().await.is_ok() && self.witness.remembers() == Remembers::Lines
+    }
+
     /// Brings the witness up to what memory has. Idempotent: whoever finds it undone does it.
     pub(crate) async fn complete(&self) -> Result<()> {
         let progress = self.progress();
@@ -361,7 +365,7 @@ impl Journal {
             };
             if self.rows.commit(batch).await? == Committed::Yes {
                 self.committed(&lines)?;
-                return Ok(self.complete().await.is_ok());
+                return Ok(self.tell().await);
             }
         }
         Err(Error::Busy)

@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 use crate::error::{KeeperError, Result};
 
 pub(crate) mod file;
+#[allow(dead_code, reason = "for keepers that are features")]
+pub(crate) mod worker;
 
 pub use file::{Argon2Cost, FileKeeper, FileSecret, Passphrase};
 

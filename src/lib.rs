@@ -158,7 +158,7 @@ pub use certificate::Certificate;
 pub use clock::Day;
 pub use consent::{Consent, Evidence};
 pub use crypto::aead::Suite;
-pub use custody::Custody;
+pub use custody::{Concern, Custody};
 pub use error::{Absent, Error, Result};
 pub use forget::{Forget, ForgetReceipt};
 pub use grant::Grant;

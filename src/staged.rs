@@ -262,7 +262,7 @@ impl<T: Completed> Staged<T> {
         }
         // Lines of others may lie before these.
         self.inner.journal.refresh().await?;
-        let witnessed = self.inner.journal.complete().await.is_ok();
+        let witnessed = self.inner.journal.tell().await;
         if self.fences {
             self.inner.wait_out_bound().await;
         }

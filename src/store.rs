@@ -6,6 +6,7 @@
 use std::{collections::HashSet, fmt, future::Future, pin::Pin, sync::Arc};
 
 use crate::crypto;
+use crate::custody::Concern;
 use crate::error::StoreError;
 use crate::key::label;
 
@@ -214,27 +215,6 @@ impl fmt::Debug for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Statement").field("parameters", &self.parameters.len()).finish_non_exhaustive()
     }
-}
-
-/// Something about a store's settings that a promise of the vault does not hold with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum Concern {
-    /// `fsync` is off: what was acknowledged may be lost with the power.
-    #[error("fsync is off: what was acknowledged may be lost with the power")]
-    NoSync,
-    /// `full_page_writes` is off: a crash may leave half a page.
-    #[error("full_page_writes is off: a crash may leave half a page")]
-    TornPages,
-    /// A standby that `synchronous_standby_names` does not name: promoted, it may lack what was acknowledged.
-    #[error("a standby is asynchronous: promoted, it may lack what was acknowledged")]
-    AsynchronousStandbys,
-    /// The role may not see the standbys' positions (`pg_monitor`): `settle` cannot tell whether they have everything.
-    #[error("the role may not see the standbys' positions: grant it pg_monitor")]
-    PositionsHidden,
-    /// A database that speaks PostgreSQL's protocol and is another one: untested.
-    #[error("a database that was not tested")]
-    Untested,
 }
 
 /// Rows with versions. Every promise here is checked by `testing::store_contract`.

@@ -298,16 +298,6 @@ impl Vault {
         Ok(())
     }
 
-    /// What the store's settings lack for what the vault promises; empty where all is well. Ask at every start, and show it
-    /// to an operator.
-    ///
-    /// # Errors
-    ///
-    /// Where it cannot be found out.
-    pub async fn doctor(&self) -> Result<Vec<crate::store::Concern>> {
-        self.0.rows.doctor().await
-    }
-
     /// Stops every unlock, seal and open in all processes, within the bound, until [`unfreeze`](Self::unfreeze).
     ///
     /// # Errors

@@ -35,6 +35,68 @@ impl fmt::Debug for Line {
     }
 }
 
+/// What a witness keeps of what it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Remembers {
+    /// Every line, durably.
+    Lines,
+    /// Nothing: it stands where a vault has no witness.
+    Nothing,
+}
+
+impl Remembers {
+    /// Stable, short, and fit for a report.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Remembers::Lines => "lines",
+            Remembers::Nothing => "nothing",
+        }
+    }
+}
+
+/// In the place of a witness where there is none, for a keeper without a memory of its own.
+///
+/// **Without a witness a store from before a forget is not told from a newer one until the root is replaced.** Whoever puts
+/// back a copy that was made since the last shred or expiry has back whom it names, and the vault opens them without a
+/// word. From the next replacement on the keeper tells, and the vault refuses the copy; since nothing can be done again
+/// then, [`Options::recover`](crate::Options::recover) refuses it too. Receipts say `witnessed: false`, and
+/// [`Vault::doctor`](crate::Vault::doctor) names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NoWitness;
+
+impl NoWitness {
+    /// It takes no settings.
+    #[must_use]
+    pub const fn new() -> Self {
+        NoWitness
+    }
+}
+
+impl Witness for NoWitness {
+    async fn bind(&self, _: VaultId) -> Result<(), KeeperError> {
+        Ok(())
+    }
+
+    async fn recall(&self, _: u64) -> Result<Vec<Line>, KeeperError> {
+        Ok(Vec::new())
+    }
+
+    async fn remember(&self, _: Vec<Line>) -> Result<(), KeeperError> {
+        Ok(())
+    }
+
+    fn remembers(&self) -> Remembers {
+        Remembers::Nothing
+    }
+
+    fn serves(&self) -> Serves {
+        Serves::ManyHosts
+    }
+}
+
 /// Remembers lines.
 pub trait Witness: Send + Sync + fmt::Debug + 'static {
     /// Binds itself to a vault where it is bound to none; afterwards serves no other.
@@ -59,6 +121,11 @@ pub trait Witness: Send + Sync + fmt::Debug + 'static {
     /// where it cannot be made durable.
     fn remember(&self, lines: Vec<Line>) -> impl Future<Output = Result<(), KeeperError>> + Send;
 
+    /// What it keeps. A witness that says [`Remembers::Nothing`] is taken for none.
+    fn remembers(&self) -> Remembers {
+        Remembers::Lines
+    }
+
     /// From where it can be used at once. A witness that does not say so serves one process.
     fn serves(&self) -> Serves {
         Serves::OneProcess
@@ -71,6 +138,7 @@ trait ErasedWitness: Send + Sync + fmt::Debug {
     fn bind(&self, vault: VaultId) -> Boxed<'_, ()>;
     fn recall(&self, from: u64) -> Boxed<'_, Vec<Line>>;
     fn remember(&self, lines: Vec<Line>) -> Boxed<'_, ()>;
+    fn remembers(&self) -> Remembers;
     fn serves(&self) -> Serves;
 }
 
@@ -83,6 +151,9 @@ impl<W: Witness> ErasedWitness for W {
     }
     fn remember(&self, lines: Vec<Line>) -> Boxed<'_, ()> {
         Box::pin(Witness::remember(self, lines))
+    }
+    fn remembers(&self) -> Remembers {
+        Witness::remembers(self)
     }
     fn serves(&self) -> Serves {
         Witness::serves(self)
@@ -105,6 +176,9 @@ impl Memory {
     }
     pub(crate) async fn remember(&self, lines: Vec<Line>) -> Result<()> {
         Ok(self.0.remember(lines).await?)
+    }
+    pub(crate) fn remembers(&self) -> Remembers {
+        self.0.remembers()
     }
     pub(crate) fn serves(&self) -> Serves {
         self.0.serves()

@@ -217,7 +217,7 @@ async fn a_standby_is_read_by_nobody_and_no_root_dies_that_it_would_need() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_says_what_the_promises_need() {
-    use customer_vault::store::Concern;
+    use customer_vault::Concern;
     let concerns = async |server: &Server| {
         let store =
             PostgresStore::connect(PostgresOptions::new(&server.url("postgres")).unwrap()).await.unwrap();

@@ -376,3 +376,31 @@ fn a_recovered_store_settles_the_roots_that_the_copy_did_not_know() {
         all.check(&vault, 1, false, "recovered and settled").await;
     });
 }
+
+#[test]
+fn without_a_witness_an_older_store_brings_somebody_back_and_the_vault_has_said_so() {
+    use customer_vault::witness::{NoWitness, Remembers};
+    block_on(async {
+        let (me, why) = (tester(), test_ground());
+        let (store, keeper) = (MemoryStore::new(), MemoryKeeper::new());
+        let clock = History::unsettled().await.0.clock;
+        let open =
+            |store: &MemoryStore| options(&clock).open(store.clone(), keeper.clone(), NoWitness::new());
+        let vault = options(&clock).create(store.clone(), keeper.clone(), NoWitness::new()).await.unwrap();
+        assert_eq!(vault.custody().remembers, Remembers::Nothing);
+        assert_eq!(vault.doctor().await.unwrap(), [Concern::NoWitness]);
+        vault.enroll(&id(0), [], &me, &why).await.unwrap();
+        let copy = store.snapshot();
+        assert!(!vault.forget(&id(0), Forget::by(&me, &why).without_grace()).await.unwrap().witnessed);
+        let newest = store.snapshot();
+        drop(vault);
+        // Until the root is replaced nothing tells; the newest store itself goes on as it should.
+        assert!(open(&copy).await.unwrap().sealer::<Order>(&id(0), &me, &why).await.is_ok());
+        let vault = open(&newest).await.unwrap();
+        assert!(matches!(vault.sealer::<Order>(&id(0), &me, &why).await, Err(Error::Erased(_))));
+        vault.shred(&me, &why).await.unwrap();
+        assert_eq!(open(&copy).await.unwrap_err(), Error::RolledBack(RolledBack::Store));
+        let recovered = options(&clock).recover(copy, keeper.clone(), NoWitness::new(), &me, &why).await;
+        assert_eq!(recovered.unwrap_err(), Error::Keeper(KeeperError::Missing));
+    });
+}

@@ -8,7 +8,7 @@ use crate::calendar::Calendar;
 use crate::clock::{Clock, SystemClock};
 use crate::crypto::aead::Suite;
 use crate::crypto::{self, Prf};
-use crate::error::{Error, Misuse, Result, RolledBack, StoreError, Unsupported};
+use crate::error::{Error, KeeperError, Misuse, Result, RolledBack, StoreError, Unsupported};
 use crate::journal::{Event, FENCE, Journal};
 use crate::keeper::{Keeper, RootKey, Roots, VaultId};
 use crate::key::{Index, Journal as JournalStage, Lookup, Node as NodeStage, Secret, Signing, Stage, Token};
@@ -23,7 +23,7 @@ use crate::tree::node::under_root;
 use crate::tree::{ATTEMPTS, Epoch, Node, Tree};
 use crate::vault::{Inner, Settings, Vault, lane};
 use crate::wire::{Put as _, Reader};
-use crate::witness::{Memory, Witness};
+use crate::witness::{Memory, Remembers, Witness};
 
 /// The name of the row that says what lies here.
 const CONFIG: &[u8] = b"c";
@@ -135,7 +135,8 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`RolledBack::Gone`] where the copy's root is destroyed; as [`open`](Self::open) otherwise.
+    /// [`RolledBack::Gone`] where the copy's root is destroyed; [`KeeperError::Missing`] where there is
+    /// [no witness](crate::witness::NoWitness), and so nothing to do again; as [`open`](Self::open) otherwise.
     pub async fn recover(
         self,
         store: impl Store,
@@ -144,7 +145,11 @@ impl Options {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Vault> {
-        let opening = Opening::of(Rows::new(store), Roots::new(keeper), Memory::new(witness)).await?;
+        let witness = Memory::new(witness);
+        if witness.remembers() == Remembers::Nothing {
+            return Err(KeeperError::Missing.into());
+        }
+        let opening = Opening::of(Rows::new(store), Roots::new(keeper), witness).await?;
         let replayed = crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall()).await?;
         opening.journal.open().await?;
         let vault = self.start(opening).await?;

@@ -220,6 +220,14 @@ fn there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
+/// Given back by name: a child process that was forked a moment ago shares the open file, and with it the lock, until it
+/// runs its own program.
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.end_turn();
+    }
+}
+
 impl Place {
     /// Takes the lock for life, and finishes what a crash interrupted.
     pub(super) fn take(disk: Disk, names: Names) -> Result<Self, KeeperError> {

@@ -6,8 +6,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::PostgresStore;
+use crate::custody::Concern;
 use crate::error::StoreError;
-use crate::store::Concern;
 
 /// How often, and how far apart, standbys are asked for their positions before they count as behind.
 const ASKED: u32 = 25;
