@@ -224,7 +224,7 @@ async fn bench(server: &Server, people: usize, rounds: usize) {
         let ids: Vec<SubjectId> = (0..people).map(|number| id(round, number)).collect();
         let consents = || [Consent::to::<Marketing>(evidence.clone())];
         let newcomers: Vec<_> = ids.iter().map(|id| (id.clone(), consents())).collect();
-        let (results, took, asked) = recorded(&record, vault.enroll_many(newcomers, &me, &why)).await;
+        let (results, took, asked) = recorded(&record, vault.enroll_many(&newcomers, &me, &why)).await;
         assert!(results.iter().all(Result::is_ok));
         describe("enroll_many", &asked);
         enrolled.took(took, bare.replay(&asked).await);
@@ -236,8 +236,8 @@ async fn bench(server: &Server, people: usize, rounds: usize) {
             sealer.seal(Note { body: Bytes::parse(&[9; 100]).unwrap() }, &1).unwrap()
         };
         let notes: Vec<Sealed<Note>> = sealers.into_iter().map(|sealer| seal(&sealer.unwrap())).collect();
-        let records = ids.iter().zip(&notes).map(|(id, note)| (id, &1, note));
-        let (results, took, asked) = recorded(&record, vault.put_many(records, &me, &why)).await;
+        let records: Vec<_> = ids.iter().zip(&notes).map(|(id, note)| (id, &1, note)).collect();
+        let (results, took, asked) = recorded(&record, vault.put_many(&records, &me, &why)).await;
         assert!(results.iter().all(Result::is_ok));
         describe("put_many", &asked);
         put.took(took, bare.replay(&asked).await);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use customer_vault::store::{PostgresOptions, PostgresStore};
 use customer_vault::testing::{FaultStore, MemoryKeeper, test_ground, tester};
 use customer_vault::value::FreeText;
-use customer_vault::{Error, Forget, Options, Settings, SubjectId, Vault, purposes, record};
+use customer_vault::{Consent, Error, Forget, Options, Settings, SubjectId, Vault, purposes, record};
 
 #[path = "../tests/services/postgres.rs"]
 mod server;
@@ -70,8 +70,8 @@ async fn bench(server: &Server, people: usize) {
     let vault = options().settings(settings).create(store_of.clone(), keeper.clone(), keeper.clone()).await;
     let vault = vault.unwrap();
     let start = Instant::now();
-    let newcomers = (0..people).map(|number| (id(number), []));
-    let enrolled = vault.enroll_many(newcomers, &tester(), &test_ground()).await;
+    let newcomers: Vec<(_, [Consent; 0])> = (0..people).map(|number| (id(number), [])).collect();
+    let enrolled = vault.enroll_many(&newcomers, &tester(), &test_ground()).await;
     assert!(enrolled.iter().all(Result::is_ok));
     println!("enrolling {people}: {:.1} s", start.elapsed().as_secs_f64());
 

@@ -15,7 +15,7 @@ use crate::tree::{ATTEMPTS, Draft};
 use crate::vault::{Inner, Subject};
 use crate::witness::Line;
 
-pub(crate) use parts::{CHUNK, Item, Parts};
+pub(crate) use parts::{CHUNK, Item, Work, both, in_parts};
 
 /// What a change writes.
 #[derive(Debug)]

@@ -1,15 +1,12 @@
 //! Grants taken: the way to a plaintext.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use crate::actor::SubjectId;
-use crate::change::CHUNK;
+use crate::change::{CHUNK, both};
 use crate::clock::Day;
 use crate::crypto;
 use crate::entry::{HOLD_PART, Meta, audit_part, key_part};
@@ -90,32 +87,6 @@ impl Vault {
         }
         Ok(grants)
     }
-}
-
-/// Polls two futures until both are ready.
-async fn both<A, B>(one: impl Future<Output = A>, two: impl Future<Output = B>) -> (A, B) {
-    let (mut one, mut two) = (pin!(one), pin!(two));
-    let (mut first, mut second) = (None, None);
-    poll_fn(move |context| {
-        if first.is_none()
-            && let Poll::Ready(ready) = one.as_mut().poll(context)
-        {
-            first = Some(ready);
-        }
-        if second.is_none()
-            && let Poll::Ready(ready) = two.as_mut().poll(context)
-        {
-            second = Some(ready);
-        }
-        match (first.take(), second.take()) {
-            (Some(first), Some(second)) => Poll::Ready((first, second)),
-            undone => {
-                (first, second) = undone;
-                Poll::Pending
-            }
-        }
-    })
-    .await
 }
 
 /// Keys that are not the first of their enrolment, by generation and purpose.

@@ -241,9 +241,10 @@ impl Run<'_> {
         }
         let job = Arc::clone(&self.job);
         let evidence = Evidence::of_notice(1, NOTICE, "import", &job.me)?;
-        let consent = |row: &Row| row.marketing.then(|| Consent::to::<Marketing>(evidence.clone()));
-        let people = parsed.iter().map(|(row, _)| (row.subject.clone(), consent(row)));
-        let enrolled = job.vault.enroll_many(people, &job.me, &job.why).await;
+        let consents =
+            |row: &Row| Vec::from_iter(row.marketing.then(|| Consent::to::<Marketing>(evidence.clone())));
+        let people: Vec<_> = parsed.iter().map(|(row, _)| (row.subject.clone(), consents(row))).collect();
+        let enrolled = job.vault.enroll_many(&people, &job.me, &job.why).await;
         let subjects: Vec<SubjectId> = parsed.iter().map(|(row, _)| row.subject.clone()).collect();
         let sealers = job.vault.sealers::<Customer>(&subjects, &job.me, &job.why).await?;
         let mut ready = Vec::new();

@@ -2,16 +2,26 @@
 //! same time is not kept from it.
 
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::hash::Hash;
+use std::pin::pin;
+use std::task::Poll;
 
 use crate::error::{Error, Result};
+use crate::key::Tag;
 use crate::tree::ATTEMPTS;
 
 /// How many subjects, or records, one read and one commit take at most.
 pub(crate) const CHUNK: usize = 1000;
 
+/// So many items are taken at a time: halves of them are seldom more than a chunk.
+const TAKEN: usize = 1900;
+
 /// No further item joins a chunk of this many bytes.
 const CHUNK_BYTES: usize = 4 << 20;
+
+/// Tags are as good as random: as many lie below it as above.
+const MIDDLE: Tag = [0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// What can be changed together with others.
 pub(crate) trait Item {
@@ -20,118 +30,191 @@ pub(crate) trait Item {
 
     fn name(&self) -> Self::Name;
 
+    /// Whose it is: what has one name has one subject.
+    fn tag(&self) -> Tag;
+
     /// Its bytes, as far as they are many.
     fn bytes(&self) -> usize {
         0
     }
 }
 
-/// Items on their way, with what became of those before. What was refused beforehand is an `Err`.
+/// What is done with items.
+pub(crate) trait Work: Sync {
+    type Item: Item + Send + Sync;
+    type Out: Send;
+
+    /// The item of a place; an `Err` where it is refused beforehand.
+    fn item(&self, place: usize) -> Result<Self::Item>;
+
+    /// Does up to a chunk of different names, and says what became of each; `None` where it lost a race.
+    fn part(
+        &self,
+        part: &[Self::Item],
+    ) -> impl Future<Output = Result<Option<Vec<Result<Self::Out>>>>> + Send;
+}
+
+/// Does the items of so many places, and gives what became of each. After an error nothing more is begun, and what was not
+/// done has that error.
+///
+/// More than a chunk is done in two halves at once: one is decided while the other is made durable. They are divided at
+/// the middle of the tree, so that neither is in the other's way.
+pub(crate) async fn in_parts<W: Work>(count: usize, work: &W) -> Vec<Result<()>> {
+    let mut results = Vec::with_capacity(count);
+    while results.len() < count {
+        let taken = take(count, work, &mut results);
+        let bytes = taken.iter().fold(0_usize, |sum, (_, item)| sum.saturating_add(item.bytes()));
+        let few = taken.len() <= CHUNK && bytes <= CHUNK_BYTES;
+        let (one, two) = taken.into_iter().partition(|(_, item)| few || item.tag() < MIDDLE);
+        let (mut one, mut two) = (Parts::of(one), Parts::of(two));
+        both(one.through(work), two.through(work)).await;
+        for (place, result) in one.results().chain(two.results()) {
+            if let Some(there) = results.get_mut(place) {
+                *there = result;
+            }
+        }
+        if let Some(why) = one.failed.or(two.failed) {
+            results.resize(count, Err(why));
+        }
+    }
+    results
+}
+
+/// What comes next, with its places.
+fn take<W: Work>(count: usize, work: &W, results: &mut Vec<Result<()>>) -> Vec<(usize, W::Item)> {
+    let (mut taken, mut bytes) = (Vec::new(), 0_usize);
+    while results.len() < count && taken.len() < TAKEN && bytes < CHUNK_BYTES.saturating_mul(2) {
+        let place = results.len();
+        results.push(match work.item(place) {
+            Err(why) => Err(why),
+            Ok(item) => {
+                bytes = bytes.saturating_add(item.bytes());
+                taken.push((place, item));
+                // Until it is known.
+                Err(Error::Busy)
+            }
+        });
+    }
+    taken
+}
+
+/// Polls two futures until both are ready.
+pub(crate) async fn both<A, B>(one: impl Future<Output = A>, two: impl Future<Output = B>) -> (A, B) {
+    let (mut one, mut two) = (pin!(one), pin!(two));
+    let (mut first, mut second) = (None, None);
+    poll_fn(move |context| {
+        if first.is_none()
+            && let Poll::Ready(ready) = one.as_mut().poll(context)
+        {
+            first = Some(ready);
+        }
+        if second.is_none()
+            && let Poll::Ready(ready) = two.as_mut().poll(context)
+        {
+            second = Some(ready);
+        }
+        match (first.take(), second.take()) {
+            (Some(first), Some(second)) => Poll::Ready((first, second)),
+            undone => {
+                (first, second) = undone;
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// Items that are done one part after the other.
 #[derive(Debug)]
-pub(crate) struct Parts<I, T> {
-    items: I,
-    /// Those of this chunk, with their places among the results.
-    chunk: Vec<T>,
+struct Parts<T> {
     places: Vec<usize>,
-    /// How many of the chunk are done.
-    done: usize,
+    items: Vec<T>,
+    /// As far as they are known.
+    results: Vec<Result<()>>,
     /// How many are tried at a time: half of them where a race was lost, until they pass.
     size: usize,
     lost: usize,
-    results: Vec<Result<()>>,
+    /// What keeps the rest from being tried.
+    failed: Option<Error>,
 }
 
-impl<I: Iterator<Item = Result<T>>, T: Item> Parts<I, T> {
-    pub(crate) fn of(items: I) -> Self {
-        let (chunk, places, results) = (Vec::new(), Vec::new(), Vec::new());
-        Parts { items, chunk, places, done: 0, size: CHUNK, lost: 0, results }
+impl<T: Item> Parts<T> {
+    fn of(items: Vec<(usize, T)>) -> Self {
+        let (places, items) = items.into_iter().unzip();
+        Parts { places, items, results: Vec::new(), size: CHUNK, lost: 0, failed: None }
+    }
+
+    async fn through(&mut self, work: &impl Work<Item = T>) {
+        while let Some(part) = self.next() {
+            let outcome = work.part(part).await;
+            self.came_to(outcome);
+        }
     }
 
     /// The next ones to try.
-    pub(crate) fn next(&mut self) -> Option<&[T]> {
-        if self.done == self.chunk.len() {
-            self.refill();
+    fn next(&self) -> Option<&[T]> {
+        if self.failed.is_some() {
+            return None;
         }
-        let left = self.chunk.get(self.done..).unwrap_or_default();
-        let mut seen = HashSet::new();
-        let part = left.iter().take(self.size).take_while(|item| seen.insert(item.name())).count();
+        let left = self.items.get(self.results.len()..).unwrap_or_default();
+        let (mut seen, mut bytes) = (HashSet::new(), 0_usize);
+        let fits = |item: &&T| {
+            let fits = bytes < CHUNK_BYTES && seen.insert(item.name());
+            bytes = bytes.saturating_add(item.bytes());
+            fits
+        };
+        let part = left.iter().take(self.size).take_while(fits).count();
         left.get(..part).filter(|part| !part.is_empty())
     }
 
-    fn refill(&mut self) {
-        self.chunk.clear();
-        self.places.clear();
-        self.done = 0;
-        let mut bytes = 0_usize;
-        while self.chunk.len() < CHUNK && bytes < CHUNK_BYTES {
-            let Some(item) = self.items.next() else { return };
-            self.results.push(match item {
-                Err(why) => Err(why),
-                Ok(item) => {
-                    bytes = bytes.saturating_add(item.bytes());
-                    self.places.push(self.results.len());
-                    self.chunk.push(item);
-                    // Until it is known.
-                    Err(Error::Busy)
-                }
-            });
-        }
-    }
-
-    /// What became of the part that [`next`](Self::next) gave: `None` where it lost a race, and is tried again. An error
-    /// is everyone's from there on.
-    pub(crate) fn came_to<O>(&mut self, outcome: Result<Option<Vec<Result<O>>>>) {
+    /// What became of the part that [`next`](Self::next) gave: `None` where it lost a race, and is tried again.
+    fn came_to<O>(&mut self, outcome: Result<Option<Vec<Result<O>>>>) {
         match outcome {
             Ok(Some(outcomes)) => {
-                let places = self.places.get(self.done..).unwrap_or_default();
-                self.done = self.done.saturating_add(outcomes.len());
-                for (place, outcome) in places.iter().zip(outcomes) {
-                    if let Some(result) = self.results.get_mut(*place) {
-                        *result = outcome.map(drop);
-                    }
-                }
+                self.results.extend(outcomes.into_iter().map(|outcome| outcome.map(drop)));
                 (self.size, self.lost) = (self.size.saturating_mul(2).min(CHUNK), 0);
             }
             Ok(None) => {
                 (self.size, self.lost) = (self.size.div_ceil(2), self.lost.saturating_add(1));
                 if self.lost >= ATTEMPTS {
-                    self.fail(Error::Busy);
+                    self.failed = Some(Error::Busy);
                 }
             }
-            Err(why) => self.fail(why),
+            Err(why) => self.failed = Some(why),
         }
     }
 
-    fn fail(&mut self, why: Error) {
-        for place in self.places.drain(..).skip(self.done) {
-            if let Some(result) = self.results.get_mut(place) {
-                *result = Err(why);
-            }
-        }
-        self.results.extend(self.items.by_ref().map(|_| Err(why)));
-        self.chunk.clear();
-        self.done = 0;
-    }
-
-    /// In the order of the items.
-    pub(crate) fn results(self) -> Vec<Result<()>> {
-        self.results
+    /// With their places. What is not known has failed.
+    fn results(&self) -> impl Iterator<Item = (usize, Result<()>)> {
+        let left = Err(self.failed.unwrap_or(Error::Busy));
+        self.places.iter().copied().zip(self.results.iter().copied().chain(std::iter::repeat(left)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK, CHUNK_BYTES, Item, Parts};
+    use std::sync::Mutex;
+
+    use pollster::block_on;
+
+    use super::{CHUNK, CHUNK_BYTES, Item, TAKEN, Work, in_parts};
     use crate::error::{Error, Misuse, Result, StoreError};
+    use crate::key::Tag;
     use crate::tree::ATTEMPTS;
 
-    struct Number(usize, usize);
+    struct Number(u16, usize);
 
     impl Item for Number {
-        type Name = usize;
+        type Name = u16;
 
-        fn name(&self) -> usize {
+        fn name(&self) -> u16 {
             self.0
+        }
+
+        fn tag(&self) -> Tag {
+            let mut tag = [0; 16];
+            tag[..2].copy_from_slice(&self.0.to_be_bytes());
+            tag
         }
 
         fn bytes(&self) -> usize {
@@ -139,63 +222,111 @@ mod tests {
         }
     }
 
-    fn parts(
-        numbers: impl IntoIterator<Item = usize>,
-    ) -> Parts<impl Iterator<Item = Result<Number>>, Number> {
-        Parts::of(numbers.into_iter().map(|number| Ok(Number(number, 0))))
+    /// Numbers, what becomes of a part by how many were begun before it, and what the parts were.
+    struct Numbers<F> {
+        items: Vec<Result<(u16, usize)>>,
+        outcome: F,
+        parts: Mutex<Vec<Vec<u16>>>,
     }
 
-    fn pass<I: Iterator<Item = Result<Number>>>(parts: &mut Parts<I, Number>) -> Option<usize> {
-        let done: Vec<Result<()>> = parts.next()?.iter().map(|_| Ok(())).collect();
-        let len = done.len();
-        parts.came_to(Ok(Some(done)));
-        Some(len)
+    impl<F: Fn(usize, &[Number]) -> Result<Option<()>> + Sync> Work for Numbers<F> {
+        type Item = Number;
+        type Out = ();
+
+        fn item(&self, place: usize) -> Result<Number> {
+            self.items[place].map(|(number, bytes)| Number(number, bytes))
+        }
+
+        async fn part(&self, part: &[Number]) -> Result<Option<Vec<Result<()>>>> {
+            let begun = {
+                let mut parts = self.parts.lock().unwrap();
+                let begun = parts.len();
+                parts.push(part.iter().map(|number| number.0).collect());
+                begun
+            };
+            Ok((self.outcome)(begun, part)?.map(|()| vec![Ok(()); part.len()]))
+        }
+    }
+
+    fn numbers(numbers: impl IntoIterator<Item = u16>) -> Vec<Result<(u16, usize)>> {
+        numbers.into_iter().map(|number| Ok((number, 0))).collect()
+    }
+
+    /// What the parts were, and the results.
+    fn done(
+        items: Vec<Result<(u16, usize)>>,
+        outcome: impl Fn(usize, &[Number]) -> Result<Option<()>> + Sync,
+    ) -> (Vec<Vec<u16>>, Vec<Result<()>>) {
+        let work = Numbers { items, outcome, parts: Mutex::default() };
+        let results = block_on(in_parts(work.items.len(), &work));
+        (work.parts.into_inner().unwrap(), results)
+    }
+
+    fn sizes(items: Vec<Result<(u16, usize)>>) -> Vec<usize> {
+        let (parts, results) = done(items, |_, _| Ok(Some(())));
+        assert!(results.iter().all(Result::is_ok));
+        parts.iter().map(Vec::len).collect()
     }
 
     #[test]
     fn a_part_is_bounded_by_number_by_bytes_and_by_a_second_one_of_the_same_name() {
-        let mut many = parts(0..=CHUNK);
-        assert_eq!([pass(&mut many), pass(&mut many), pass(&mut many)], [Some(CHUNK), Some(1), None]);
-        assert_eq!(many.results().len(), CHUNK + 1);
+        let half = u16::try_from(CHUNK / 2).unwrap();
+        let spread = |half: u16| (0..half).flat_map(|number| [number, number | 0x8000]);
+        assert_eq!(sizes(numbers(spread(half))), [CHUNK]);
+        assert_eq!(sizes(numbers(spread(half + 1))), [CHUNK / 2 + 1; 2]);
+        assert_eq!(sizes(numbers(spread(2 * half))), [TAKEN / 2, TAKEN / 2, 2 * CHUNK - TAKEN]);
+        assert_eq!(sizes(numbers(0..3 * half)), [CHUNK, CHUNK / 2]);
+        assert_eq!(sizes(numbers([1, 2, 1, 1])), [2, 1, 1]);
+        let large =
+            |parts: &[u16]| sizes(parts.iter().map(|number| Ok((*number, CHUNK_BYTES / 2))).collect());
+        assert_eq!(large(&[0, 0x8000]), [2]);
+        assert_eq!(large(&[0, 0x8000, 1]), [2, 1]);
+        assert_eq!(large(&[0, 1, 2, 3, 4]), [2, 2, 1]);
+    }
 
-        let mut large = Parts::of((0..3).map(|number| Ok(Number(number, CHUNK_BYTES / 2))));
-        assert_eq!([pass(&mut large), pass(&mut large), pass(&mut large)], [Some(2), Some(1), None]);
-
-        let mut twice = parts([1, 2, 1, 1]);
-        assert_eq!([0; 4].map(|_| pass(&mut twice)), [Some(2), Some(1), Some(1), None]);
+    #[test]
+    fn halves_share_no_subject_and_keep_the_order_of_one() {
+        let mixed = (0..1500_u16).map(|n| n.wrapping_mul(40_503)).chain([0; 2]);
+        let (parts, results) = done(numbers(mixed), |_, _| Ok(Some(())));
+        assert_eq!(results.len(), 1502);
+        for part in &parts {
+            let lower = part.iter().filter(|number| **number < 0x8000).count();
+            assert!(lower == 0 || lower == part.len());
+        }
+        assert_eq!(parts.iter().filter(|part| part.contains(&0)).count(), 3);
     }
 
     #[test]
     fn what_lost_a_race_is_tried_in_halves_and_given_up_in_the_end() {
-        let mut many = parts(0..CHUNK);
-        let mut tried = Vec::new();
-        while let Some(part) = many.next() {
-            tried.push(part.len());
-            many.came_to::<()>(Ok(None));
-        }
+        let chunk = u16::try_from(CHUNK).unwrap();
+        let (parts, results) = done(numbers(0..chunk), |_, _| Ok(None));
+        let tried: Vec<usize> = parts.iter().map(Vec::len).collect();
         assert_eq!((tried.len(), &tried[..4]), (ATTEMPTS, &[1000, 500, 250, 125][..]));
         assert_eq!(tried.last(), Some(&1));
-        assert_eq!(many.results(), vec![Err(Error::Busy); CHUNK]);
+        assert_eq!(results, vec![Err(Error::Busy); CHUNK]);
 
-        let mut many = parts(0..CHUNK);
-        many.next();
-        many.came_to::<()>(Ok(None));
-        assert_eq!([pass(&mut many), pass(&mut many), pass(&mut many)], [Some(500), Some(500), None]);
-        assert_eq!(many.results(), vec![Ok(()); CHUNK]);
+        let (parts, results) = done(numbers(0..chunk), |begun, _| Ok((begun > 0).then_some(())));
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [1000, 500, 500]);
+        assert_eq!(results, vec![Ok(()); CHUNK]);
     }
 
     #[test]
-    fn results_stand_at_their_places_and_a_failure_is_everyones_from_there_on() {
+    fn results_stand_at_their_places_and_after_a_failure_nothing_is_begun() {
         let why = Error::from(Misuse::NotConsent);
-        let items = [Err(why), Ok(Number(1, 0)), Err(why), Ok(Number(2, 0)), Ok(Number(1, 0)), Err(why)];
-        let mut parts = Parts::of(items.into_iter());
-        assert_eq!(parts.next().map(<[Number]>::len), Some(2));
-        parts.came_to(Ok(Some(vec![Ok(()), Err(Error::NotEnrolled)])));
-        assert_eq!(parts.next().map(<[Number]>::len), Some(1));
-        parts.came_to::<()>(Err(StoreError::Full.into()));
-        assert!(parts.next().is_none());
-        let (full, unknown) = (StoreError::Full.into(), Error::NotEnrolled);
-        let results = [Err(why), Ok(()), Err(why), Err(unknown), Err(full), Err(why)];
-        assert_eq!(parts.results(), results);
+        let items = vec![Err(why), Ok((1, 0)), Err(why), Ok((2, 0)), Ok((1, 0)), Err(why)];
+        let full = Error::from(StoreError::Full);
+        let (parts, results) = done(items, |begun, _| if begun == 1 { Err(full) } else { Ok(Some(())) });
+        assert_eq!(parts, [vec![1, 2], vec![1]]);
+        assert_eq!(results, [Err(why), Ok(()), Err(why), Ok(()), Err(full), Err(why)]);
+
+        // Of two halves the other one is done; what comes after both is not begun.
+        let many = (0..1500_u16).flat_map(|number| [number, number | 0x8000]);
+        let failing = |_, part: &[Number]| if part[0].0 < 0x8000 { Err(full) } else { Ok(Some(())) };
+        let (parts, results) = done(numbers(many), failing);
+        assert_eq!(parts.len(), 2);
+        for (place, result) in results.into_iter().enumerate() {
+            let other = place % 2 == 1 && place < TAKEN;
+            assert_eq!(result, if other { Ok(()) } else { Err(full) }, "{place}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Consent;
 use crate::actor::{Actor, Ground, SubjectId};
-use crate::change::{Change, Item, Parts};
+use crate::change::{Change, Changed, Item, Work, in_parts};
 use crate::entry::{Entry, Generation};
 use crate::error::{Erased, Error, Malformed, Misuse, Result};
 use crate::journal::Event;
@@ -30,37 +30,25 @@ impl Vault {
         self.0.enroll_one(&person, actor, ground, false).await
     }
 
-    /// Enrolls any number of people, a thousand at a time: each thousand is one read and one commit, with one entry in the
-    /// log. What became of each stands at its place, and one that is refused keeps no other from being enrolled.
+    /// Enrolls any number of people, up to a thousand at a time: each of these chunks is one read and one commit, with one
+    /// entry in the log, and two are under way at once. What became of each stands at its place, and one that is refused
+    /// keeps no other from being enrolled.
     ///
     /// Whoever comes in between makes a chunk smaller and lets it be read again. A crash leaves whole chunks: enrolling all
-    /// again gives [`Misuse::AlreadyEnrolled`] for those that were done. People are taken from the iterator as they are
-    /// needed.
+    /// again gives [`Misuse::AlreadyEnrolled`] for those that were done.
     ///
     /// # Errors
     ///
-    /// At its place, what [`enroll`](Self::enroll) says of one person. From the first chunk that could not be read or
-    /// written, everyone has its error, and nothing more is tried: only what is
+    /// At its place, what [`enroll`](Self::enroll) says of one person. After a chunk that could not be read or written
+    /// nothing more is begun, and everyone left has its error: only what is
     /// [`StoreError::Unknown`](crate::error::StoreError::Unknown) may have been done.
-    pub async fn enroll_many<C: IntoIterator<Item = Consent>>(
+    pub async fn enroll_many<C: AsRef<[Consent]> + Sync>(
         &self,
-        people: impl IntoIterator<Item = (SubjectId, C)>,
+        people: &[(SubjectId, C)],
         actor: &Actor,
         ground: &Ground,
     ) -> Vec<Result<()>> {
-        let inner = &self.0;
-        let people = people.into_iter().map(|(id, consents)| inner.newcomer(&id, consents));
-        let mut parts = Parts::of(people);
-        while let Some(part) = parts.next() {
-            let tags: Vec<Tag> = part.iter().map(|person| person.tag).collect();
-            let edit = |place: usize, _: &Subject, entry: Option<Entry>| {
-                let person = part.get(place).ok_or(Malformed::Length)?;
-                inner.enrolling(&person.tag, entry, &person.consents, actor, ground, false)
-            };
-            let outcome = inner.try_change(&tags, &[], edit).await;
-            parts.came_to(outcome);
-        }
-        parts.results()
+        in_parts(people.len(), &Enrolling { inner: &self.0, people, actor, ground }).await
     }
 
     /// Enrolls a forgotten subject anew. It is a new generation with keys of its own: what was sealed before stays dead,
@@ -93,6 +81,37 @@ impl Item for Newcomer {
 
     fn name(&self) -> Tag {
         self.tag
+    }
+
+    fn tag(&self) -> Tag {
+        self.tag
+    }
+}
+
+/// Many who shall be.
+struct Enrolling<'a, C> {
+    inner: &'a Inner,
+    people: &'a [(SubjectId, C)],
+    actor: &'a Actor,
+    ground: &'a Ground,
+}
+
+impl<C: AsRef<[Consent]> + Sync> Work for Enrolling<'_, C> {
+    type Item = Newcomer;
+    type Out = Changed<()>;
+
+    fn item(&self, place: usize) -> Result<Newcomer> {
+        let (id, consents) = self.people.get(place).ok_or(Malformed::Length)?;
+        self.inner.newcomer(id, consents.as_ref().iter().cloned())
+    }
+
+    async fn part(&self, part: &[Newcomer]) -> Result<Option<Vec<Result<Changed<()>>>>> {
+        let tags: Vec<Tag> = part.iter().map(|person| person.tag).collect();
+        let edit = |place: usize, _: &Subject, entry: Option<Entry>| {
+            let person = part.get(place).ok_or(Malformed::Length)?;
+            self.inner.enrolling(&person.tag, entry, &person.consents, self.actor, self.ground, false)
+        };
+        self.inner.try_change(&tags, &[], edit).await
     }
 }
 

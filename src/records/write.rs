@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{Head, Keys, NAME, RecordKey, SEALED, head_name, place_of};
 use crate::actor::{Actor, Ground, SubjectId};
-use crate::change::{Assembled, Item, Parts};
+use crate::change::{Assembled, Item, Work, in_parts};
 use crate::error::{Erased, Error, Malformed, Misuse, Result};
 use crate::journal::FENCE;
 use crate::key::{Parent, Tag};
@@ -41,35 +41,28 @@ impl Vault {
     }
 
     /// Stores any number of sealed records of any subjects, up to a thousand or 4 MiB at a time: each of these chunks is
-    /// one read and one commit, with one entry in the log. One that is refused keeps no other from being stored.
+    /// one read and one commit, with one entry in the log, and two are under way at once. One that is refused keeps no
+    /// other from being stored.
     ///
     /// Whoever comes in between makes a chunk smaller and lets it be read again. A crash leaves whole chunks: storing all
     /// again is safe. Of two for the same id the later one stays.
     ///
     /// # Errors
     ///
-    /// At its place, what [`put`](Self::put) says of one record. From the first chunk that could not be read or written,
-    /// every record has its error, and nothing more is tried: only what is
+    /// At its place, what [`put`](Self::put) says of one record. After a chunk that could not be read or written nothing
+    /// more is begun, and every record left has its error: only what is
     /// [`StoreError::Unknown`](crate::error::StoreError::Unknown) may have been done.
-    pub async fn put_many<'a, R: Record, K: RecordKey<R>>(
+    pub async fn put_many<R: Record, K: RecordKey<R> + Sync>(
         &self,
-        records: impl IntoIterator<Item = (&'a SubjectId, K, &'a Sealed<R>)>,
+        records: &[(&SubjectId, K, &Sealed<R>)],
         actor: &Actor,
         ground: &Ground,
     ) -> Vec<Result<()>> {
         let inner = &self.0;
-        let mut records = records.into_iter();
-        let keys = match inner.record_keys() {
-            Ok(keys) => keys,
-            Err(why) => return records.by_ref().map(|_| Err(why)).collect(),
-        };
-        let writes = records.map(|(id, key, sealed)| inner.writing(&keys, id, key, Some(sealed)));
-        let mut parts = Parts::of(writes);
-        while let Some(part) = parts.next() {
-            let outcome = inner.try_write(&keys, part, Action::Put, actor, ground).await;
-            parts.came_to(outcome);
+        match inner.record_keys() {
+            Ok(keys) => in_parts(records.len(), &Putting { inner, keys, records, actor, ground }).await,
+            Err(why) => vec![Err(why); records.len()],
         }
-        parts.results()
     }
 
     /// Deletes a record. Its ciphertext may live on in copies of the store, readable to the end of its last day: to end
@@ -107,8 +100,35 @@ impl Item for Write<'_> {
         self.name.clone()
     }
 
+    fn tag(&self) -> Tag {
+        self.tag
+    }
+
     fn bytes(&self) -> usize {
         self.sealed.map_or(0, <[u8]>::len)
+    }
+}
+
+/// Many rows to write.
+struct Putting<'a, R: Record, K> {
+    inner: &'a Inner,
+    keys: Keys,
+    records: &'a [(&'a SubjectId, K, &'a Sealed<R>)],
+    actor: &'a Actor,
+    ground: &'a Ground,
+}
+
+impl<'a, R: Record, K: RecordKey<R> + Sync> Work for Putting<'a, R, K> {
+    type Item = Write<'a>;
+    type Out = bool;
+
+    fn item(&self, place: usize) -> Result<Write<'a>> {
+        let (id, key, sealed) = self.records.get(place).ok_or(Malformed::Length)?;
+        self.inner.writing(&self.keys, id, *key, Some(*sealed))
+    }
+
+    async fn part(&self, part: &[Write<'a>]) -> Result<Option<Vec<Result<bool>>>> {
+        self.inner.try_write(&self.keys, part, Action::Put, self.actor, self.ground).await
     }
 }
 

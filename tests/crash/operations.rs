@@ -147,7 +147,8 @@ fn subjects() -> Vec<Operation> {
             run: |p| {
                 Box::pin(async move {
                     let people = ["eve", "fred"].map(|name| (id(name), []));
-                    let results = p.vault().enroll_many(people, &tester(), &test_ground()).await;
+                    let results =
+                        p.vault().enroll_many::<[Consent; 0]>(&people, &tester(), &test_ground()).await;
                     results.into_iter().collect()
                 })
             },
@@ -243,8 +244,8 @@ fn subjects() -> Vec<Operation> {
                     for sealer in p.vault().sealers::<Order>(&both, &me, &why).await? {
                         sealed.push(sealer?.seal(order(), &5)?);
                     }
-                    let records = both.iter().zip(&sealed).map(|(id, sealed)| (id, &5, sealed));
-                    p.vault().put_many(records, &me, &why).await.into_iter().collect()
+                    let records = [(&both[0], &5, &sealed[0]), (&both[1], &5, &sealed[1])];
+                    p.vault().put_many(&records, &me, &why).await.into_iter().collect()
                 })
             },
             done: |p| {
