@@ -6,7 +6,7 @@ use crate::clock::{Day, rfc3339};
 use crate::entry::Shredded;
 use crate::error::{Malformed, Result, RolledBack, Unsupported};
 use crate::key::label;
-use crate::note::{SignedNote, VerifierKey, sign_note};
+use crate::note::{SignedNote, VerifierKey};
 use crate::row::{Plain, Row, wrap};
 use crate::store::{Key, Versioned};
 use crate::tree::batch::BatchId;
@@ -74,7 +74,7 @@ impl Certificate {
             line("not proven", what);
         }
         let text = format!("{}/erasure\n{text}", vault.origin());
-        sign_note(&vault.origin(), vault.signing.expose(), &text).map(Certificate)
+        vault.sign(&text).map(Certificate)
     }
 }
 

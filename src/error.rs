@@ -261,6 +261,10 @@ reasons! {
         NotStaged = "the store has no transactions of the shop's own to go with",
         /// The purpose's basis is not consent.
         NotConsent = "the purpose's basis is not consent",
+        /// There is a former key of this kind still: retire it first.
+        FormerKey = "there is a former key of this kind still: retire it first",
+        /// Something alive needs the former key.
+        InUse = "something that is alive needs the former key",
         /// The purpose is built in and cannot be used here.
         BuiltIn = "a built-in purpose cannot be used here",
         /// The shop's setting is outside what is accepted.

@@ -5,12 +5,13 @@ use std::any::TypeId;
 
 use zeroize::Zeroizing;
 
-use crate::crypto::{Hkdf, Prf};
-use crate::error::{Denied, Error, Misuse, Result};
+use crate::crypto::Prf;
+use crate::error::{Denied, Error, Malformed, Misuse, Result};
 use crate::journal::FENCE;
-use crate::key::label;
+use crate::key::{Blind, Secret, label};
 use crate::log::{Action, Outcome};
 use crate::record::Field;
+use crate::ring::Ring;
 use crate::store::{Committed, Expect};
 use crate::token::field;
 use crate::token::{Fields, Token, Verified};
@@ -76,28 +77,45 @@ impl Vault {
     where
         F::Type: Indexable,
     {
-        self.0.index::<F>(token, value).await
+        let index = |ring: &Ring| ring.index().0.map(|key| index_of::<F>(key, value));
+        self.0.index::<F, _>(token, index).await?.ok_or(Malformed::Length.into())
+    }
+
+    /// The same under the former index key, while there is one: after [`change_key`](Self::change_key), until
+    /// [`retire_keys`](Self::retire_keys). Look a value up by both meanwhile, and write the new one into each row.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`index`](Self::index).
+    pub async fn former_index<F: Field>(
+        &self,
+        token: &Token,
+        value: &<F::Type as Indexable>::Value,
+    ) -> Result<Option<[u8; 16]>>
+    where
+        F::Type: Indexable,
+    {
+        let index = |ring: &Ring| ring.index().1.map(|key| index_of::<F>(key, value));
+        self.0.index::<F, _>(token, index).await
     }
 }
 
 impl Inner {
-    async fn index<F: Field>(&self, token: &Token, value: &<F::Type as Indexable>::Value) -> Result<[u8; 16]>
-    where
-        F::Type: Indexable,
-    {
+    async fn index<F: Field, T>(&self, token: &Token, index: impl Fn(&Ring) -> T) -> Result<T> {
         // What a declaration says counts where the vault was opened with it.
         if !self.served.contains(&(F::RECORD, TypeId::of::<F::Record>())) {
             return Err(Misuse::UnknownRecord.into());
         }
         self.keep_time().await?;
         let purposes: Vec<u16> = F::INFO.terms.iter().map(|term| term.purpose.number).collect();
-        let verified = match self.admit(token, &purposes) {
+        let verified = match self.admit(token, &purposes).await {
             Ok(verified) => verified,
             Err(why) => return Err(self.refused(Action::Index, None, 0, why).await),
         };
         for _ in 0..ATTEMPTS {
             let since = self.now();
             let fence = self.journal.refresh().await?;
+            self.refresh_ring().await?;
             let allowed = self.may_index::<F>(&verified);
             if let Err(why) = allowed {
                 return Err(self.refused(Action::Index, Some(&verified), verified.purpose, why).await);
@@ -108,7 +126,7 @@ impl Inner {
             if self.lane.append(vec![entry], Some(expect)).await? == Committed::Yes {
                 // A process that stood still meanwhile must not answer after a revocation has returned.
                 let fresh = self.leased(since, self.now());
-                return if fresh { Ok(self.index_of::<F>(value)) } else { Err(Error::Stale) };
+                return if fresh { Ok(index(&self.ring())) } else { Err(Error::Stale) };
             }
         }
         Err(Error::Busy)
@@ -128,14 +146,12 @@ impl Inner {
         }
         if token.covers(F::RECORD, F::INFO.number) { Ok(()) } else { Err(Denied::Field.into()) }
     }
+}
 
-    fn index_of<F: Field>(&self, value: &impl Value) -> [u8; 16] {
-        let mut key = Zeroizing::new([0; 32]);
-        Hkdf::from_prk(self.index.expose()).expand(&[label::BLIND_INDEX], &mut key);
-        let mut bytes = Zeroizing::new(Vec::with_capacity(Value::encoded_len(value)));
-        Value::encode(value, &mut Encoder::new(&mut bytes));
-        let record = F::RECORD.as_bytes();
-        let length = crate::wire::length(record).to_be_bytes();
-        Prf::new(&key).tag(&[&length, record, &F::INFO.number.to_be_bytes(), &bytes])
-    }
+fn index_of<F: Field>(key: &Secret<Blind>, value: &impl Value) -> [u8; 16] {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(Value::encoded_len(value)));
+    Value::encode(value, &mut Encoder::new(&mut bytes));
+    let record = F::RECORD.as_bytes();
+    let length = crate::wire::length(record).to_be_bytes();
+    Prf::new(key.expose()).tag(&[label::BLIND_INDEX, &length, record, &F::INFO.number.to_be_bytes(), &bytes])
 }

@@ -63,8 +63,10 @@ stages! {
     Lookup
     /// Tokens.
     Token
-    /// Blind indexes and the names of records.
+    /// The names of records, and rows outside the tree.
     Index
+    /// Blind indexes.
+    Blind
     /// Signing notes: an Ed25519 seed.
     Signing
     /// The chain of the journal.

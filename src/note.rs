@@ -49,7 +49,7 @@ impl VerifierKey {
         Self::new(name, crypto::public_key(seed))
     }
 
-    fn new(name: &str, key: [u8; 32]) -> Result<Self> {
+    pub(crate) fn new(name: &str, key: [u8; 32]) -> Result<Self> {
         if !is_name(name) {
             return Err(Malformed::Content.into());
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::cell::{Cell, slot};
 use crate::clock::Day;
 use crate::context::{Context, Shape};
+use crate::crypto::aead::Suite;
 use crate::error::{Absent, Error, Malformed, Misuse, Result, Unsupported};
 use crate::grant::Grant;
 use crate::purpose::{OpensFor, Purpose, PurposeId};
@@ -94,6 +95,14 @@ impl<T: Sealable, I> Sealed<T, I> {
     }
 
     /// `record_id` is empty for a record that has none.
+    /// By which suites it is sealed, cell by cell, as it says itself: nothing has checked it. To find what is still under a
+    /// suite that is to go, and [`renew`](Self::renew) it.
+    #[must_use]
+    pub fn unverified_suites(&self) -> Vec<Suite> {
+        let cells = cells(&self.bytes).into_iter().flatten().flatten();
+        cells.map(|cell| cell.suite).collect()
+    }
+
     pub(crate) fn open_with<P: Purpose>(&self, grant: &Grant<P>, record_id: &[u8]) -> Result<T::Opened<P>> {
         let today = grant.check_before()?;
         let mut draft = T::draft::<P>();

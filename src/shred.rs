@@ -15,7 +15,6 @@ use crate::hold;
 use crate::journal::Event;
 use crate::key::Tag;
 use crate::log::{Action, Count};
-use crate::note::sign_note;
 use crate::row::Plain;
 use crate::store::{Batch, Committed, Expect, Key, Range, Versioned};
 use crate::tree::batch::{BatchId, Phase, Removals, batch_name};
@@ -297,7 +296,7 @@ impl Vault {
 }
 
 impl Inner {
-    fn settles_at(&self, left_ms: i64) -> i64 {
+    pub(crate) fn settles_at(&self, left_ms: i64) -> i64 {
         left_ms.saturating_add(i64::from(self.settings.window.in_days()).saturating_mul(86_400_000))
     }
 
@@ -403,7 +402,7 @@ impl Inner {
             let _ = writeln!(text, "unreadable after: {}", rfc3339(self.unreadable_after(at_ms)));
         }
         let _ = writeln!(text, "keeper: {}", self.roots.erasure_class().label());
-        sign_note(&self.origin(), self.signing.expose(), &text)
+        self.sign(&text)
     }
 
     pub(crate) fn unreadable_after(&self, left_ms: i64) -> i64 {

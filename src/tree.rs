@@ -113,7 +113,7 @@ impl Path {
     }
 
     /// The same of a node on the way.
-    fn at(&self, node: &Node) -> Option<(&Versioned, u64, &Parent)> {
+    pub(crate) fn at(&self, node: &Node) -> Option<(&Versioned, u64, &Parent)> {
         if *node == Node::Root {
             return Some((&self.epoch_row, self.root.epoch, &self.root.parent));
         }

@@ -18,7 +18,7 @@ use crate::key::{Audit, Purpose as PurposeStage, Secret, Tag};
 use crate::log::{Action, Count, Outcome, Pseudonym, Refusal};
 use crate::purpose::{BuiltIn, Purpose, PurposeId, built_in};
 use crate::store::{Committed, Expect, Versioned};
-use crate::token::{self, Token, Verified, issued_ms, token_name};
+use crate::token::{Token, Verified, issued_ms, token_name};
 use crate::tree::ATTEMPTS;
 use crate::vault::{Inner, Subject, Vault};
 
@@ -33,7 +33,7 @@ impl Vault {
     pub async fn unlock<P: Purpose>(&self, token: &Token, id: &SubjectId) -> Result<Grant<P>> {
         let inner = &self.0;
         inner.keep_time().await?;
-        let verified = match inner.admit_for::<P>(token) {
+        let verified = match inner.admit_for::<P>(token).await {
             Ok(verified) => Arc::new(verified),
             Err(why) => return Err(inner.refused(Action::Unlock, None, P::NUMBER, why).await),
         };
@@ -63,7 +63,7 @@ impl Vault {
     ) -> Result<Vec<Result<Grant<P>>>> {
         let inner = &self.0;
         inner.keep_time().await?;
-        let verified = match inner.admit_for::<P>(token) {
+        let verified = match inner.admit_for::<P>(token).await {
             Ok(verified) => Arc::new(verified),
             Err(why) => return Err(inner.refused(Action::UnlockMany, None, P::NUMBER, why).await),
         };
@@ -142,8 +142,8 @@ impl Inner {
     }
 
     /// What can be said of a token without a subject: that it is ours, for one of these purposes, and lives.
-    pub(crate) fn admit(&self, token: &Token, purposes: &[u16]) -> Result<Verified> {
-        let verified = token::verify(&self.tokens, &self.id, token)?;
+    pub(crate) async fn admit(&self, token: &Token, purposes: &[u16]) -> Result<Verified> {
+        let verified = self.verified(token).await?;
         if !purposes.contains(&verified.purpose) {
             return Err(Denied::Purpose.into());
         }
@@ -156,15 +156,15 @@ impl Inner {
     }
 
     /// The same for unlocking by purpose `P`.
-    fn admit_for<P: Purpose>(&self, token: &Token) -> Result<Verified> {
+    async fn admit_for<P: Purpose>(&self, token: &Token) -> Result<Verified> {
         self.known::<P>()?;
-        self.admit(token, &[P::NUMBER])
+        self.admit(token, &[P::NUMBER]).await
     }
 
     /// Whether the token, or an actor that it names, was revoked.
     pub(crate) fn revoked(&self, token: &Verified) -> bool {
         let actors: Vec<(u8, &str)> = token.actors.iter().map(|a| (a.kind().number(), a.name())).collect();
-        self.journal.with(|s| s.revoked(&token.id, &actors, token.purpose, issued_ms(&token.id)))
+        self.journal.with(|s| s.revoked(&token.id, &actors, token.purpose, token.key))
     }
 
     /// Decides, writes down, and only then gives.

@@ -10,16 +10,15 @@ use std::time::Duration;
 use crate::actor::{Actor, Ground, SubjectId};
 use crate::calendar::{AHEAD, Calendar};
 use crate::clock::{Clock, Day};
-use crate::crypto::Prf;
 use crate::crypto::aead::Suite;
 use crate::error::{Error, Halted, Misuse, Result};
 use crate::grant::Now;
 use crate::journal::{Event, FENCE, Journal};
 use crate::keeper::{Roots, VaultId};
-use crate::key::{Index, Lookup, Secret, Signing, Tag};
+use crate::key::{Index, Lookup, Secret, Tag};
 use crate::log::{Action, Entry, Outcome};
-use crate::note::VerifierKey;
 use crate::purpose::{Basis, PurposeId};
+use crate::ring::Ring;
 use crate::schema::Registry;
 use crate::store::{Batch, Committed, Expect, Rows};
 use crate::tree::Tree;
@@ -61,9 +60,9 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) registry: RwLock<Registry>,
     pub(crate) lookup: Secret<Lookup>,
-    pub(crate) tokens: Prf,
     pub(crate) index: Secret<Index>,
-    pub(crate) signing: Secret<Signing>,
+    /// The keys that can be changed, as this process knows them.
+    pub(crate) ring: RwLock<Arc<Ring>>,
     pub(crate) lane: lane::Writer,
     /// Lanes for changes that the shop's transactions make, while none does.
     pub(crate) staging: Mutex<Vec<lane::Writer>>,
@@ -77,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) served: Vec<(&'static str, TypeId)>,
     /// Up to which growth the registry in memory is that of the store.
     pub(crate) registry_seen: AtomicU64,
+    /// The same of the ring.
+    pub(crate) ring_seen: AtomicU64,
 }
 
 /// What could not be opened, in the log's buffer of causes.
@@ -252,16 +253,7 @@ impl Vault {
     /// The suite that seals.
     #[must_use]
     pub fn suite(&self) -> Suite {
-        self.0.tree.suite
-    }
-
-    /// The key that verifies checkpoints, notes and certificates of this vault. Publish it.
-    ///
-    /// # Errors
-    ///
-    /// None that is expected: the name is made by the vault.
-    pub fn verifier_key(&self) -> Result<VerifierKey> {
-        VerifierKey::of(&self.0.origin(), self.0.signing.expose())
+        self.0.ring().suite
     }
 
     /// The register of processing, as the vault has stored it: print it with `to_markdown` or `to_json`.
@@ -290,6 +282,7 @@ impl Vault {
             if inner.lane.commit(beat, &[]).await? == Committed::Conflict {
                 continue;
             }
+            inner.refresh_ring().await?;
             // Only after what was read is in memory may others rely on it.
             *inner.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(since);
             inner.journal.complete().await?;

@@ -76,6 +76,10 @@ pub(crate) enum Event {
     },
     /// The registry has grown: what the law keeps may be more now.
     Registry,
+    /// The keys of the vault have changed. Tokens under a key before this number are refused.
+    Keys {
+        tokens_from: u16,
+    },
 }
 
 /// Which tokens are refused.
@@ -170,6 +174,10 @@ impl Event {
                 out.put_u32(*version);
             }
             Event::Registry => out.put_u8(18),
+            Event::Keys { tokens_from } => {
+                out.put_u8(19);
+                out.put_u16(*tokens_from);
+            }
         }
         out
     }
@@ -210,6 +218,7 @@ impl Event {
             16 => Event::Checkpoint { number: r.u64()?, hash: r.array()? },
             17 => Event::Notice { purpose: r.u16()?, version: r.u32()? },
             18 => Event::Registry,
+            19 => Event::Keys { tokens_from: r.u16()? },
             _ => return Err(Unsupported::Version.into()),
         };
         r.end()?;

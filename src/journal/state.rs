@@ -6,6 +6,7 @@ use super::{Event, Revocation};
 use crate::clock::Day;
 use crate::keeper::RootId;
 use crate::key::Tag;
+use crate::token::issued_ms;
 
 /// What the journal says of one subject.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,10 @@ pub(crate) struct State {
     notices: BTreeMap<u16, u32>,
     /// How often the registry has grown.
     pub(crate) registry: u64,
+    /// How often the keys of the vault have changed.
+    pub(crate) keys: u64,
+    /// The oldest key of which tokens are accepted.
+    pub(crate) tokens_from: u16,
 }
 
 /// A day, or none yet.
@@ -59,6 +64,10 @@ impl State {
         match event {
             Event::Created => {}
             Event::Registry => self.registry = self.registry.saturating_add(1),
+            Event::Keys { tokens_from } => {
+                self.keys = self.keys.saturating_add(1);
+                self.tokens_from = self.tokens_from.max(*tokens_from);
+            }
             Event::Root { epoch, id } => {
                 self.epoch = self.epoch.max(*epoch);
                 self.roots.insert(*id, *epoch);
@@ -130,9 +139,11 @@ impl State {
         self.actors.contains(&(actor.kind().number(), actor.name().to_owned()))
     }
 
-    /// Whether a token is revoked, by its id, any of its actors, its purpose, or with all others.
-    pub(crate) fn revoked(&self, id: &[u8; 16], actors: &[(u8, &str)], purpose: u16, issued_ms: i64) -> bool {
-        self.tokens.contains(id)
+    /// Whether a token is revoked, by its id, any of its actors, its purpose, its key, or with all others.
+    pub(crate) fn revoked(&self, id: &[u8; 16], actors: &[(u8, &str)], purpose: u16, key: u16) -> bool {
+        let issued_ms = issued_ms(id);
+        key < self.tokens_from
+            || self.tokens.contains(id)
             || actors.iter().any(|(kind, name)| self.actors.contains(&(*kind, (*name).to_owned())))
             || self.purposes.get(&purpose).is_some_and(|until| issued_ms <= *until)
             || self.all_until_ms.is_some_and(|until| issued_ms <= until)

@@ -108,6 +108,14 @@ numbered! {
         Status = 31 "status",
         /// The blind index of a value was asked.
         Index = 32 "index",
+        /// A key of the vault, or the suite of new seals, was changed.
+        ChangeKey = 40 "change-key",
+        /// Former keys were retired.
+        RetireKeys = 41 "retire-keys",
+        /// The root was replaced by itself.
+        ReplaceRoot = 42 "replace-root",
+        /// It was checked that all keys open under the root.
+        Coverage = 43 "coverage",
     }
     /// Why it was refused: an [`Error`] without its details, in one byte.
     Refusal {
@@ -190,6 +198,8 @@ numbered! {
         Epoch = 8 "epoch",
         /// Causes beyond those that the entry lists.
         MoreCauses = 9 "more-causes",
+        /// The number of a key.
+        Key = 10 "key",
     }
 }
 

@@ -173,7 +173,7 @@ impl Inner {
             serial,
             keys,
             notices,
-            suite: self.tree.suite,
+            suite: self.ring().suite,
             prefix: crypto::random()?,
             counter: AtomicU64::new(0),
             max_seals: self.max_seals,

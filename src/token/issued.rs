@@ -81,6 +81,8 @@ pub struct TokenInfo {
     pub issued_ms: i64,
     /// When it was last used, to the minute, in milliseconds since 1970.
     pub last_used_ms: Option<i64>,
+    /// The number of the key under which it was issued.
+    pub key: u16,
 }
 
 /// What to revoke: everything that was narrowed from it goes with it.
@@ -131,6 +133,7 @@ impl Vault {
         let inner = &self.0;
         inner.known::<P>()?;
         inner.journal.refresh().await?;
+        inner.refresh_ring().await?;
         inner.refuse_if_frozen()?;
         if lifetime > Duration::from_secs(inner.settings.max_token_s.into()) {
             return Err(Denied::Lifetime.into());
@@ -155,7 +158,9 @@ impl Vault {
             subjects: (!scope.subjects.is_empty()).then_some(scope.subjects.as_slice()),
             fields: (!scope.fields.is_empty()).then_some(scope.fields.as_slice()),
         };
-        let token = super::issue(&inner.tokens, &inner.id, &claims)?;
+        let ring = inner.ring();
+        let (key, prf) = ring.token()?;
+        let token = super::issue(prf, &inner.id, &claims)?;
         let info = TokenInfo {
             id,
             purpose: PurposeId(P::NUMBER),
@@ -163,6 +168,7 @@ impl Vault {
             expires,
             issued_ms: now,
             last_used_ms: None,
+            key,
         };
         let actors = scope.issuer.iter().chain([actor]).cloned().collect();
         let entry = inner.entry(Action::Issue, Outcome::Done).by(actors)?.because(ground.clone());
@@ -192,7 +198,7 @@ impl Vault {
             let id: [u8; 16] = name.last_chunk().copied().ok_or(Malformed::Length)?;
             let info = TokenInfo::decode(id, &row.value)?;
             let actor = [(info.actor.kind().number(), info.actor.name())];
-            let revoked = |state: &State| state.revoked(&id, &actor, info.purpose.0, issued_ms(&id));
+            let revoked = |state: &State| state.revoked(&id, &actor, info.purpose.0, info.key);
             if info.expires > now && !inner.journal.with(revoked) {
                 alive.push(info);
             }
@@ -282,6 +288,7 @@ impl TokenInfo {
         out.put_i64(self.expires);
         out.put_i64(self.issued_ms);
         out.put_i64(self.last_used_ms.unwrap_or(i64::MIN));
+        out.put_u16(self.key);
         out
     }
 
@@ -293,7 +300,7 @@ impl TokenInfo {
         let purpose = PurposeId(r.u16()?);
         let kind = ActorKind::from_number(r.u8()?).ok_or(Malformed::Content)?;
         let actor = Actor::new(kind, r.text()?).map_err(|_| Malformed::Content)?;
-        let (expires, issued_ms, last) = (r.i64()?, r.i64()?, r.i64()?);
+        let (expires, issued_ms, last, key) = (r.i64()?, r.i64()?, r.i64()?, r.u16()?);
         r.end()?;
         Ok(TokenInfo {
             id,
@@ -302,6 +309,7 @@ impl TokenInfo {
             expires,
             issued_ms,
             last_used_ms: (last != i64::MIN).then_some(last),
+            key,
         })
     }
 }

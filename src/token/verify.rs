@@ -84,6 +84,7 @@ pub(crate) fn verify(key: &Prf, vault: &VaultId, token: &Token) -> Result<Verifi
     let of_cuts =
         levels.into_iter().zip(&token.cuts).filter_map(|(level, cut)| Some((level, vec![cut.subject?])));
     Ok(Verified {
+        key: 0,
         id: head.id,
         purpose: head.purpose,
         actors: actors.cloned().collect(),
@@ -98,6 +99,8 @@ pub(crate) fn verify(key: &Prf, vault: &VaultId, token: &Token) -> Result<Verifi
 /// A token that this vault issued. It may have expired, or have been revoked.
 #[derive(Debug)]
 pub(crate) struct Verified {
+    /// The number of the key under which it was issued, for whoever knows it.
+    pub(crate) key: u16,
     pub(crate) id: [u8; 16],
     pub(crate) purpose: u16,
     /// To whom it was issued, then those whom the narrowings name: revoking any of them ends it.
@@ -113,6 +116,11 @@ pub(crate) struct Verified {
 }
 
 impl Verified {
+    pub(crate) fn under(mut self, key: u16) -> Self {
+        self.key = key;
+        self
+    }
+
     /// # Errors
     ///
     /// [`Denied::Expired`] from the second of the expiry on, [`Denied::NotYet`] before the first.

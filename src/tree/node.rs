@@ -19,13 +19,12 @@ pub(crate) enum Node {
 /// What lies directly under the root besides the uppermost nodes.
 pub(crate) mod under_root {
     pub(crate) const LOOKUP: &[u8] = b"k1";
-    pub(crate) const TOKEN: &[u8] = b"k2";
+    pub(crate) const RING: &[u8] = b"k2";
     pub(crate) const INDEX: &[u8] = b"k3";
-    pub(crate) const SIGNING: &[u8] = b"k4";
     pub(crate) const SETTINGS: &[u8] = b"k5";
     pub(crate) const REGISTRY: &[u8] = b"k6";
     pub(crate) const JOURNAL: &[u8] = b"k7";
-    pub(crate) const ALL: [&[u8]; 7] = [LOOKUP, TOKEN, INDEX, SIGNING, SETTINGS, REGISTRY, JOURNAL];
+    pub(crate) const ALL: [&[u8]; 6] = [LOOKUP, RING, INDEX, SETTINGS, REGISTRY, JOURNAL];
 }
 
 impl Node {

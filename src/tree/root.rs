@@ -132,6 +132,19 @@ impl Tree {
         Ok(Turn::Done)
     }
 
+    /// A fresh root although nothing was removed; gives the epoch that was left.
+    pub(crate) async fn renew_root(&self, journal: &Journal, now_ms: i64) -> Result<u64> {
+        for _ in 0..ATTEMPTS {
+            let complete = self.complete(journal).await?;
+            let row = self.rows.get(&Node::Root.name()).await?.ok_or(StoreError::Empty)?;
+            let epoch = Epoch::decode(&row.value)?.epoch;
+            if self.replace_root(journal, now_ms, complete, Orphans::new()).await? == Turn::Done {
+                return Ok(epoch);
+            }
+        }
+        Err(Error::Busy)
+    }
+
     async fn before(&self, journal: &Journal) -> Result<Before> {
         let mut names: Vec<Key> = under_root::ALL.iter().map(|name| name.to_vec()).collect();
         names.push(Node::Days.name());

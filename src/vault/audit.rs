@@ -126,7 +126,7 @@ impl Inner {
             let number =
                 self.journal.with(|state| state.checkpoint.map_or(1, |(number, _)| number.saturating_add(1)));
             let text = heads.text(&self.id, self.clock.wall())?;
-            let note = crate::note::sign_note(&self.origin(), self.signing.expose(), &text)?;
+            let note = self.sign(&text)?;
             let mut batch = Batch::new()?;
             batch.put(&checkpoint_name(number, NOTE), note.clone().into_bytes());
             batch.put(&checkpoint_name(number, HEADS), heads.encode());
@@ -154,10 +154,12 @@ impl Inner {
             return Err(Error::DoesNotOpen);
         }
         let note = std::str::from_utf8(&note.value).map_err(|_| Malformed::Content)?;
-        let key = crate::note::VerifierKey::of(&self.origin(), self.signing.expose())?;
         let note = SignedNote::parse(note)?;
         let heads = Heads::decode(&heads.value)?;
-        heads.check(&self.id, note.verify(&key)?)?;
+        // By the key of then: the hash that the witness remembers says which note it is.
+        let keys = self.ring().verifiers(&self.origin())?;
+        let text = keys.iter().find_map(|key| note.verify(key).ok()).ok_or(Error::DoesNotOpen)?;
+        heads.check(&self.id, text)?;
         Ok(heads)
     }
 

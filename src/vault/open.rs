@@ -11,10 +11,11 @@ use crate::crypto::{self, Prf};
 use crate::error::{Error, KeeperError, Misuse, Result, RolledBack, StoreError, Unsupported};
 use crate::journal::{Event, FENCE, Journal};
 use crate::keeper::{Keeper, RootKey, Roots, VaultId};
-use crate::key::{Index, Journal as JournalStage, Lookup, Node as NodeStage, Secret, Signing, Stage, Token};
+use crate::key::{Index, Journal as JournalStage, Lookup, Node as NodeStage, Secret, Stage};
 use crate::log::{Action, Count};
 use crate::purpose::{Purpose, PurposeInfo};
 use crate::record::Record;
+use crate::ring::Ring;
 use crate::row::{Plain, wrap};
 use crate::schema::{Registry, Schema};
 use crate::sealer::MAX_SEALS;
@@ -153,6 +154,7 @@ impl Options {
         let replayed = crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall()).await?;
         opening.journal.open().await?;
         let vault = self.start(opening).await?;
+        vault.0.raise_token_keys().await?;
         let entry = vault.0.entry_by(Action::Recover, actor, ground)?.counting(Count::Records, replayed);
         vault.0.log(entry).await?;
         vault.shred(actor, ground).await?;
@@ -175,9 +177,9 @@ impl Options {
         batch.put(&Node::Root.name(), epoch.encode());
         let under = Under::new(&candidate.key, config)?;
         under.fresh::<Lookup>(under_root::LOOKUP, &mut batch)?;
-        under.fresh::<Token>(under_root::TOKEN, &mut batch)?;
         under.fresh::<Index>(under_root::INDEX, &mut batch)?;
-        under.fresh::<Signing>(under_root::SIGNING, &mut batch)?;
+        let ring = Ring::fresh(self.settings.suite, self.clock.wall())?;
+        under.put(under_root::RING, &ring.encode(), &mut batch)?;
         let key = under.fresh::<JournalStage>(under_root::JOURNAL, &mut batch)?;
         under.put(under_root::SETTINGS, &self.settings.encode(), &mut batch)?;
         under.put(under_root::REGISTRY, &registry.encode(), &mut batch)?;
@@ -199,7 +201,7 @@ impl Options {
         let Opening { config, rows, roots, tree, journal, secrets } = opening;
         tree.settle_keeper(&journal).await?;
         let registry = self.register(&tree, &journal).await?;
-        let Secrets { settings, lookup, tokens, index, signing } = secrets;
+        let Secrets { settings, lookup, index, ring } = secrets;
         if settings.suite != config.suite || settings.height != config.height {
             return Err(RolledBack::Mixed.into());
         }
@@ -208,6 +210,8 @@ impl Options {
             lane: lane::Writer::new(config.id, rows.clone())?,
             staging: Mutex::default(),
             registry_seen: AtomicU64::new(journal.with(|state| state.registry)),
+            // Read before the journal was: read again when it is first needed.
+            ring_seen: AtomicU64::new(0),
             rows,
             roots,
             tree,
@@ -217,9 +221,8 @@ impl Options {
             settings,
             registry: RwLock::new(registry),
             lookup,
-            tokens,
             index,
-            signing,
+            ring: RwLock::new(Arc::new(ring)),
             maintenance: async_lock::Mutex::new(()),
             lease: Mutex::default(),
             causes: Mutex::default(),
@@ -233,6 +236,7 @@ impl Options {
         } else {
             inner.calendar.load(&inner.tree).await?;
         }
+        inner.refresh_ring().await?;
         inner.log(inner.entry(Action::OpenVault, crate::log::Outcome::Done)).await?;
         Ok(Vault(Arc::new(inner)))
     }
@@ -279,9 +283,8 @@ struct Opening {
 struct Secrets {
     settings: Settings,
     lookup: Secret<Lookup>,
-    tokens: Prf,
     index: Secret<Index>,
-    signing: Secret<Signing>,
+    ring: Ring,
 }
 
 impl Opening {
@@ -298,9 +301,8 @@ impl Opening {
         let tree = config.tree(&rows, &roots);
         let names = [
             under_root::LOOKUP,
-            under_root::TOKEN,
+            under_root::RING,
             under_root::INDEX,
-            under_root::SIGNING,
             under_root::SETTINGS,
             under_root::JOURNAL,
         ]
@@ -310,17 +312,15 @@ impl Opening {
         for (name, row) in names.iter().zip(&read) {
             opened.push(tree.open_under_root(&path, name, row.as_ref().ok_or(RolledBack::Mixed)?)?);
         }
-        let [lookup, token, index, signing, settings, journal] = opened.as_slice() else {
+        let [lookup, ring, index, settings, journal] = opened.as_slice() else {
             return Err(RolledBack::Mixed.into());
         };
-        let token = Secret::<Token>::from_slice(token).ok_or(RolledBack::Mixed)?;
         let journal = Secret::<JournalStage>::from_slice(journal).ok_or(RolledBack::Mixed)?;
         let secrets = Secrets {
             settings: Settings::decode(settings)?,
             lookup: Secret::from_slice(lookup).ok_or(RolledBack::Mixed)?,
-            tokens: Prf::new(token.expose()),
             index: Secret::from_slice(index).ok_or(RolledBack::Mixed)?,
-            signing: Secret::from_slice(signing).ok_or(RolledBack::Mixed)?,
+            ring: Ring::decode(ring)?,
         };
         let journal = Journal::new(config.id, Prf::new(journal.expose()), rows.clone(), memory);
         Ok(Opening { config, rows, roots, tree, journal, secrets })

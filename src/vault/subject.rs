@@ -66,6 +66,7 @@ impl Inner {
         let head = self.journal.head_of(fence.as_ref())?;
         self.journal.catch_up(head, asked).await?;
         self.refresh_registry().await?;
+        self.refresh_ring().await?;
         let mut subjects = Vec::with_capacity(tags.len());
         for (found, tag) in found.into_iter().zip(tags) {
             let subject = found.and_then(|found| {

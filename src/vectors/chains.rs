@@ -51,6 +51,7 @@ fn journal_lines() {
         Event::Checkpoint { number: 1, hash: count(0x90) },
         Event::Notice { purpose: 2, version: 4 },
         Event::Registry,
+        Event::Keys { tokens_from: 3 },
     ];
     let mut batch = Batch::new().unwrap();
     let lines = journal.stage(&mut batch, None, &events).unwrap();

@@ -752,6 +752,8 @@ def event(data):
         out += [r.u64(), r.take(32)]
     elif kind == 17:
         out += [r.u16(), r.u32()]
+    elif kind == 19:
+        out.append(r.u16())
     elif kind not in (0, 18):
         raise unsupported("event")
     r.end()
@@ -1246,9 +1248,29 @@ def items(data):
     return found
 
 
+def ring(data):
+    """The keys that can be changed: the suite of new seals, then four lists by number."""
+    r = Reader(data)
+    same("version of the ring", r.u8(), 1)
+    suite, lists = r.u8(), []
+    for _ in range(4):
+        keys = {}
+        for _ in range(r.u8()):
+            number, _, key = r.u16(), r.i64(), r.take(32)
+            assert number > max(keys, default=-1)
+            keys[number] = key
+        lists.append(keys)
+    r.end()
+    return suite, lists
+
+
 def check_vault(v):
     s = Store(v)
-    lookup, token_key, index, seed, journal_key = (s.under_root(b"k%d" % i) for i in (1, 2, 3, 4, 7))
+    lookup, index, journal_key = (s.under_root(b"k%d" % i) for i in (1, 3, 7))
+    suite, (token_keys, blind_keys, seeds, former) = ring(s.under_root(b"k2"))
+    same("suite of new seals", suite, s.suite)
+    same("ring", [list(keys) for keys in (token_keys, blind_keys, seeds, former)], [[1], [1], [1], []])
+    token_key, seed = token_keys[1], seeds[1]
     public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     name, _, key = verifier(v["verifier_key"])
     same("public key", key.public_bytes_raw(), public)
@@ -1391,7 +1413,9 @@ def check_vault(v):
         r = Reader(s.take(n))
         same("token", (r.u8(), r.u16()), (1, 1))
         actor(bytes([r.u8()]) + r.bytes())
-        r.i64(), r.i64(), r.i64(), r.end()
+        r.i64(), r.i64(), r.i64()
+        same("key of the token", r.u16(), 1)
+        r.end()
 
     # Certificates
     reference = bytes.fromhex(v["reference"])
