@@ -54,7 +54,9 @@ pub enum Mistake {
 
 fn check(name: &str, left: Budget) {
     let model = Protocol { left, mistake: Mistake::None };
-    let checker = model.checker().threads(2).spawn_bfs().join();
+    let began = std::time::Instant::now();
+    let checker = model.checker().threads(2).timeout(std::time::Duration::from_secs(40)).spawn_bfs().join();
+    println!("{:?}", began.elapsed());
     println!("{name}: {} states, {} visited, depth {}", checker.unique_state_count(), checker.state_count(), checker.max_depth());
     for (name, path) in checker.discoveries() {
         if checker.model().properties().iter().any(|p| p.name == name && p.expectation.discovery_is_failure()) {
@@ -66,6 +68,26 @@ fn check(name: &str, left: Budget) {
 }
 
 #[test]
-fn nothing_is_lost_between_two_processes_that_shred() {
-    check("shred", Budget { enroll: 1, forget: 1, shred: 1, crash: 1, ..Budget::default() });
+fn s() {
+    check("shred", Budget { enroll: 1, forget: 1, shred: 1, open: 1, crash: 1, ..Budget::default() });
+}
+#[test]
+fn a() {
+    check("life", Budget { forget: 1, undo: 1, unlock: 1, open: 1, crash: 1, lost: 1, ..Budget::default() });
+}
+#[test]
+fn b() {
+    check("restore", Budget { forget: 1, shred: 1, backup: 1, restore: 1, recover: 1, ..Budget::default() });
+}
+#[test]
+fn b1() {
+    check("restore", Budget { forget: 1, shred: 1, backup: 1, restore: 1, recover: 1, open: 1, ..Budget::default() });
+}
+#[test]
+fn b2() {
+    check("restore", Budget { forget: 1, shred: 1, backup: 1, restore: 1, recover: 2, ..Budget::default() });
+}
+#[test]
+fn c() {
+    check("settle", Budget { forget: 1, shred: 1, settle: 2, tick: 1, ..Budget::default() });
 }

@@ -50,7 +50,9 @@ impl Budget {
             Job::Unlock => &mut self.unlock,
             Job::Shred => &mut self.shred,
             Job::Settle => &mut self.settle,
-            Job::Open | Job::Recover | Job::Idle => return None,
+            Job::Open => &mut self.open,
+            Job::Recover => &mut self.recover,
+            Job::Idle => return None,
         })
     }
 }
@@ -68,7 +70,33 @@ impl Protocol {
         if outcome != Outcome::Done {
             world.left.lost -= 1;
         }
-        let flow = Turn { world, at, mistake: self.mistake }.take(step, outcome);
+        let mut flow = Turn { world, at, mistake: self.mistake }.take(step, outcome);
+        loop {
+            if !Self::goes_on(world, at, flow)? {
+                return Some(());
+            }
+            let process = world.processes[at];
+            let Some(step) = script(process.job).get(usize::from(process.step)) else { break };
+            let mut turn = Turn { world, at, mistake: self.mistake };
+            if !turn.is_idle(*step) {
+                return Some(());
+            }
+            flow = turn.take(*step, Outcome::Done);
+        }
+        let process = &mut world.processes[at];
+        let job = process.job;
+        process.end();
+        match job {
+            Job::Enroll => world.truth.bob_lives = true,
+            Job::Undo => world.truth.alice_lives = !world.store.lines.forgotten(),
+            Job::Recover => world.left.shred += 1,
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// Brings a process to its next step; false where it came to nothing.
+    fn goes_on(world: &mut World, at: usize, flow: Flow) -> Option<bool> {
         let process = &mut world.processes[at];
         let steps = script(process.job);
         let now = usize::from(process.step);
@@ -83,20 +111,11 @@ impl Protocol {
             Flow::Fails | Flow::Refused => {
                 process.refused = flow == Flow::Refused;
                 process.end();
-                return Some(());
+                return Some(false);
             }
         };
         process.step = u8::try_from(next).unwrap();
-        if next == steps.len() {
-            let job = process.job;
-            process.end();
-            match job {
-                Job::Enroll => world.truth.bob_lives = true,
-                Job::Undo => world.truth.alice_lives = !world.store.lines.forgotten(),
-                _ => {}
-            }
-        }
-        Some(())
+        Some(true)
     }
 
     fn put_back(&self, world: &mut World) {
@@ -136,18 +155,14 @@ impl Model for Protocol {
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
         for (at, process) in world.processes.iter().enumerate() {
             if process.job == Job::Idle {
-                if process.open {
-                    let jobs =
-                        [Job::Enroll, Job::Forget, Job::Undo, Job::Unlock, Job::Shred, Job::Settle];
-                    let mut left = world.left;
-                    let may = |job: &Job| left.of(*job).is_some_and(|left| *left > 0);
-                    actions.extend(jobs.into_iter().filter(may).map(|job| Action::Starts(at, job)));
-                } else {
-                    actions.push(Action::Starts(at, Job::Open));
-                    if world.truth.restored {
-                        actions.push(Action::Starts(at, Job::Recover));
-                    }
-                }
+                let jobs = match (process.open, world.truth.restored) {
+                    (true, _) => &[Job::Enroll, Job::Forget, Job::Undo, Job::Unlock, Job::Shred, Job::Settle][..],
+                    (false, true) => &[Job::Open, Job::Recover],
+                    (false, false) => &[Job::Open],
+                };
+                let mut left = world.left;
+                let may = |job: &&Job| left.of(**job).is_some_and(|left| *left > 0);
+                actions.extend(jobs.iter().filter(may).map(|job| Action::Starts(at, *job)));
                 if process.grant.is_some() {
                     actions.push(Action::Watches(at));
                 }
@@ -203,7 +218,7 @@ impl Model for Protocol {
                 next.time += 1;
             }
         }
-        next.renumber();
+        next.tidy();
         Some(next)
     }
 

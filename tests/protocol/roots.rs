@@ -58,8 +58,8 @@ impl Turn<'_> {
         Flow::Next
     }
 
-    /// The next candidate that lost.
-    pub(super) fn keeper_destroy(&mut self) -> Flow {
+    /// A candidate that lost.
+    pub(super) fn lost_candidate(&mut self) -> Option<u8> {
         let mistake = self.mistake;
         let me = *self.me();
         let lost = |id: &u8| {
@@ -68,7 +68,11 @@ impl Turn<'_> {
             let passed = epoch < me.epoch || mistake == Mistake::DestroysCandidatesTooEarly;
             !was_root && *id != me.candidate && passed
         };
-        let Some(id) = (1..).take(ROOTS).find(lost) else { return Flow::Next };
+        (1..).take(ROOTS).find(lost)
+    }
+
+    pub(super) fn keeper_destroy(&mut self) -> Flow {
+        let Some(id) = self.lost_candidate() else { return Flow::Next };
         self.me().held[usize::from(id)] = Held::No;
         if self.world.keeper.active == id {
             return Flow::Fails;

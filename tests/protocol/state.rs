@@ -41,7 +41,7 @@ impl Event {
 }
 
 /// The journal, as one of those has it that keep it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lines {
     count: u8,
     bytes: [u8; 10],
@@ -126,7 +126,7 @@ impl Row {
 }
 
 /// The version of each row; 0 where it is not there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Versions([u8; 8]);
 
 impl Versions {
@@ -140,7 +140,7 @@ impl Versions {
 }
 
 /// A subject's entry, wrapped under a generation of the bucket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Entry {
     pub there: bool,
     pub under: u8,
@@ -152,7 +152,7 @@ pub struct Entry {
     pub referenced: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     #[default]
     None,
@@ -169,13 +169,13 @@ pub enum Phase {
 }
 
 /// A root that a commit has left, and when.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Retired {
     pub id: u8,
     pub at: u8,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Store {
     pub versions: Versions,
     pub epoch: u8,
@@ -203,7 +203,7 @@ impl Store {
 }
 
 /// What the keeper holds, by the root's id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Held {
     #[default]
     No,
@@ -215,7 +215,7 @@ pub enum Held {
 
 pub type Roots = [Held; ROOTS + 1];
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Keeper {
     pub roots: Roots,
     pub active: u8,
@@ -237,7 +237,7 @@ impl Keeper {
 }
 
 /// What a process is doing, or that it does nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Job {
     #[default]
     Idle,
@@ -252,7 +252,7 @@ pub enum Job {
 }
 
 /// A grant for Alice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Grant {
     pub state: u8,
     /// Its lease counts from before a forget that was committed since.
@@ -260,7 +260,7 @@ pub struct Grant {
 }
 
 /// A process and its memory, all of which a crash takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Process {
     /// Whether the vault is open in it.
     pub open: bool,
@@ -287,8 +287,10 @@ pub struct Process {
 }
 
 /// How often each thing may still happen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Budget {
+    pub open: u8,
+    pub recover: u8,
     pub enroll: u8,
     pub forget: u8,
     pub undo: u8,
@@ -308,7 +310,7 @@ pub struct Budget {
 pub const NEVER: u8 = u8::MAX;
 
 /// What nobody in the system knows, to say whether it was right.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Truth {
     /// A forget of Alice has returned, and was not undone.
     pub promised: bool,
@@ -325,7 +327,7 @@ pub struct Truth {
     pub thrown_away: u8,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct World {
     pub store: Store,
     pub keeper: Keeper,
@@ -371,8 +373,9 @@ impl World {
         std::iter::once(&self.store.versions).chain(copy).chain(self.processes.iter().map(|one| &one.read))
     }
 
-    /// Numbers all versions in the order in which they stand.
-    pub fn renumber(&mut self) {
+    /// Which process is which makes no difference, and of versions only which are equal: both are brought into one order.
+    pub fn tidy(&mut self) {
+        self.processes.sort_unstable();
         let mut names = [0_u8; 128];
         let mut next = 1;
         let copy = self.copy.iter_mut().map(|copy| &mut copy.versions);

@@ -81,15 +81,12 @@ const OPEN: &[Step] = &[
     KeeperHeld, KeeperStore, KeeperActivate, KeeperDestroy, //
     TakeOver, Complete, Before, Candidate, Replace, Activate, TellRoot, Opened,
 ];
+/// A shred follows, as an operation of its own.
 const RECOVER: &[Step] = &[
     Unwrap, LostRecall, LostFence, Replay, WriteBack, //
     LeapComplete, LeapHeld, Before, Candidate, Replace, Activate, LeapTell, Recall, Fence, Tell, //
     KeeperHeld, KeeperStore, KeeperActivate, KeeperDestroy, //
-    TakeOver, Complete, Before, Candidate, Replace, Activate, TellRoot, Opened, //
-    KeeperHeld, KeeperStore, KeeperActivate, KeeperDestroy, //
-    TakeOver, Complete, Before, Candidate, Replace, Activate, TellRoot, //
-    Due, Begin, Removal, Remove, Removed, //
-    TakeOver, Complete, Before, Candidate, Replace, Activate, TellRoot, ShredDone,
+    TakeOver, Complete, Before, Candidate, Replace, Activate, TellRoot, Opened,
 ];
 const SHRED: &[Step] = &[
     KeeperHeld, KeeperStore, KeeperActivate, KeeperDestroy, //
@@ -265,6 +262,19 @@ impl Turn<'_> {
         let version = self.world.fresh_version();
         for row in rows {
             self.world.store.versions.set(*row, version);
+        }
+    }
+
+    /// Whether a step would look at nothing but the process's own memory, and change nothing: it goes with the one before.
+    pub fn is_idle(&mut self, step: Step) -> bool {
+        match step {
+            Opened | ShredDone => true,
+            Tell | TellRoot | LeapTell | UndoTell | ForgetTell => {
+                let me = self.me();
+                me.witnessed >= me.known.count()
+            }
+            KeeperDestroy => self.lost_candidate().is_none(),
+            _ => false,
         }
     }
 
