@@ -52,6 +52,32 @@ pub enum Mistake {
     WritesBackOverWhatCameSince,
 }
 
+fn find(mistake: Mistake, left: Budget) {
+    let model = Protocol { left, mistake };
+    let began = std::time::Instant::now();
+    let checker = model.checker().threads(1).finish_when(stateright::HasDiscoveries::AnyFailures).timeout(std::time::Duration::from_secs(40)).spawn_bfs().join();
+    println!("{mistake:?} {:?} {}", began.elapsed(), checker.unique_state_count());
+    for (name, path) in checker.discoveries() {
+        println!("   {name}");
+        for (_, action) in path.into_vec() { if let Some(a) = action { print!("  {a:?}"); } }
+        println!();
+    }
+}
+#[test]
+fn m() {
+    use Mistake::*;
+    let none = Budget::default();
+    let forget = Budget { forget: 1, unlock: 1, undo: 1, ..none };
+    let shreds = Budget { enroll: 1, forget: 1, shred: 2, ..none };
+    let crash = Budget { crash: 1, open: 1, ..shreds };
+    let settle = Budget { forget: 1, shred: 1, settle: 1, tick: 1, backup: 1, ..none };
+    let back = Budget { forget: 1, unlock: 1, shred: 1, backup: 1, restore: 1, recover: 1, open: 1, ..none };
+    let _ = (back, settle, shreds, crash, forget);
+    for (mistake, left) in [
+    (LeaseCountsFromTheAnswer, forget),
+    (ForgetsWhatWasARoot, Budget{shred:2,forget:1, settle: 1,..none}),
+    ] { find(mistake, left); }
+}
 fn check(name: &str, left: Budget) {
     let model = Protocol { left, mistake: Mistake::None };
     let began = std::time::Instant::now();

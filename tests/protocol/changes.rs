@@ -98,7 +98,7 @@ impl Turn<'_> {
         if self.mistake != Mistake::ForgetDoesNotWait {
             for process in &mut self.world.processes {
                 process.grant = process.grant.filter(|grant| !grant.old);
-                if process.old {
+                if process.old && self.mistake != Mistake::LeaseCountsFromTheAnswer {
                     process.end();
                 }
             }
@@ -132,12 +132,12 @@ impl Turn<'_> {
 
     /// The log entry, under the precondition that the fence row is as it was read.
     pub(super) fn unlock_commit(&mut self) -> Flow {
-        if !self.unchanged(&[Row::Fence]) {
+        let late = self.mistake == Mistake::LeaseCountsFromTheAnswer;
+        if !self.unchanged(&[Row::Fence]) && !late {
             return Flow::Back(Step::UnlockRead);
         }
         let me = self.me();
-        let old = me.old && self.mistake != Mistake::LeaseCountsFromTheAnswer;
-        self.me().grant = Some(Grant { state: self.me().epoch, old });
+        me.grant = Some(Grant { state: me.epoch, old: me.old && !late });
         Flow::Next
     }
 

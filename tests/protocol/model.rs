@@ -251,10 +251,9 @@ impl Model for Protocol {
             Property::always("7: the keeper holds the root of a standby", |_, world: &World| {
                 world.keeper.holds(world.standby)
             }),
-            Property::always("7: a copy can be recovered until its window is over", |_, world: &World| {
-                world.copy.is_none_or(|copy| {
-                    world.truth.left_at[usize::from(copy.root)] < world.time || world.keeper.holds(copy.root)
-                })
+            Property::always("7: a root is held until its window is over", |_, world: &World| {
+                let over = |id: u8| world.truth.left_at[usize::from(id)] < world.time;
+                world.store.lines.roots().all(|(_, id)| over(id) || world.keeper.holds(id))
             }),
             Property::always("7: nobody is refused but for a store that was put back", |_, world: &World| {
                 world.truth.restored || !world.processes.iter().any(|process| process.refused)
