@@ -122,6 +122,7 @@ impl Protocol {
         let Some(copy) = world.copy else { return };
         let (newest, time) = (world.store, world.time);
         world.left.restore -= 1;
+        world.left.crash = world.left.crash_restored;
         if self.mistake != Mistake::RestoresUnderRunningProcesses {
             world.processes = <[Process; PROCESSES]>::default();
         }
@@ -135,7 +136,10 @@ impl Protocol {
         if newest.root != copy.root {
             truth.left_at[usize::from(newest.root)] = time;
         }
-        truth.left_at[usize::from(copy.root)] = NEVER;
+        truth.dead = !world.keeper.holds(copy.root);
+        if !truth.dead {
+            truth.left_at[usize::from(copy.root)] = NEVER;
+        }
         truth.bob_lives &= copy.entries[BOB].there;
         // What neither the copy nor the witness has is lost with the store, as receipts say.
         let remembered = if world.witness.count() > copy.lines.count() { world.witness } else { copy.lines };
@@ -156,7 +160,9 @@ impl Model for Protocol {
         for (at, process) in world.processes.iter().enumerate() {
             if process.job == Job::Idle {
                 let jobs = match (process.open, world.truth.restored) {
-                    (true, _) => &[Job::Enroll, Job::Forget, Job::Undo, Job::Unlock, Job::Shred, Job::Settle][..],
+                    (true, _) => {
+                        &[Job::Enroll, Job::Forget, Job::Undo, Job::Unlock, Job::Shred, Job::Settle][..]
+                    }
                     (false, true) => &[Job::Open, Job::Recover],
                     (false, false) => &[Job::Open],
                 };
@@ -232,12 +238,9 @@ impl Model for Protocol {
             }),
             Property::always("6: a certificate only when the keeper has let go", |_, world: &World| {
                 let certified = world.store.certificate;
-                let held = (0_u8..).zip(world.keeper.roots);
-                certified == 0
-                    || held.filter(|(id, _)| *id != world.store.root).all(|(_, held)| match held {
-                        Held::No => true,
-                        Held::Candidate(epoch) | Held::Activated(epoch) => epoch > certified,
-                    })
+                let roots = world.store.lines.roots();
+                let mut left = roots.filter(|(epoch, _)| *epoch <= certified);
+                left.all(|(_, id)| !world.keeper.holds(id))
             }),
             Property::always("7: all that is there hangs together", |_, world: &World| {
                 let store = &world.store;
@@ -246,10 +249,13 @@ impl Model for Protocol {
             }),
             Property::always("7: what was acknowledged is there", |_, world: &World| world.keeps_its_word()),
             Property::always("7: the keeper holds the root of the store", |_, world: &World| {
-                world.keeper.holds(world.store.root)
+                world.truth.dead || world.keeper.holds(world.store.root)
             }),
             Property::always("7: the keeper holds the root of a standby", |_, world: &World| {
-                world.keeper.holds(world.standby)
+                world.truth.dead || world.keeper.holds(world.standby)
+            }),
+            Property::always("6: a copy whose root is destroyed opens for nobody", |_, world: &World| {
+                !world.truth.dead || !world.processes.iter().any(|process| process.open)
             }),
             Property::always("7: a root is held until its window is over", |_, world: &World| {
                 let over = |id: u8| world.truth.left_at[usize::from(id)] < world.time;
@@ -272,6 +278,38 @@ impl Model for Protocol {
             Property::always("7: an epoch has one root", |_, world: &World| {
                 let named = |epoch| world.store.lines.roots().filter(|(of, _)| *of == epoch).count();
                 (1..=world.store.lines.epoch()).all(|epoch| named(epoch) <= 1)
+            }),
+            Property::sometimes("a grant opens", |_, world: &World| {
+                world.processes.iter().any(|process| process.grant_is_good())
+            }),
+            Property::sometimes("a forget is undone", |_, world: &World| {
+                world.truth.alice_lives && world.store.lines.state() > 1
+            }),
+            Property::sometimes(
+                "a forget returns, and the witness has not heard of it",
+                |_, world: &World| world.truth.promised && !world.witness.forgotten(),
+            ),
+            Property::sometimes("Bob is wrapped again under another root", |_, world: &World| {
+                world.truth.bob_lives && world.store.epoch > 1
+            }),
+            Property::sometimes("a candidate loses and is destroyed", |_, world: &World| {
+                let lost = |id: u8| world.store.lines.epoch_of(id).is_none() && !world.keeper.holds(id);
+                (1..=world.keeper.made).any(lost)
+            }),
+            Property::sometimes("a certificate is issued", |_, world: &World| world.store.certificate > 0),
+            Property::sometimes("a store that was put back is refused", |_, world: &World| {
+                world.processes.iter().any(|process| process.refused)
+            }),
+            Property::sometimes("a forget is done again in a recovered store", |_, world: &World| {
+                let open = world.processes.iter().any(|process| process.open);
+                world.truth.restored && world.truth.promised && open
+            }),
+            Property::sometimes("a recovered store is under a new root", |_, world: &World| {
+                let open = world.processes.iter().any(|process| process.open);
+                world.truth.restored && open && world.store.epoch > world.copy.map_or(0, |copy| copy.epoch)
+            }),
+            Property::sometimes("a copy opens for nobody", |_, world: &World| {
+                world.copy.is_some_and(|copy| !world.keeper.holds(copy.root))
             }),
         ]
     }

@@ -247,7 +247,8 @@ impl Turn<'_> {
     pub(super) fn remove(&mut self) -> Flow {
         let slot = self.slot();
         let read = self.me().read;
-        let seen: Vec<usize> = [ALICE, BOB].into_iter().filter(|who| read.of(Row::Entry(*who)) != 0).collect();
+        let seen: Vec<usize> =
+            [ALICE, BOB].into_iter().filter(|who| read.of(Row::Entry(*who)) != 0).collect();
         let mut rows = vec![Row::Batch(slot), Row::Epoch, Row::Bucket];
         rows.extend(seen.iter().map(|who| Row::Entry(*who)));
         if !self.unchanged(&rows) {

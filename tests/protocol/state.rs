@@ -300,10 +300,31 @@ pub struct Budget {
     pub backup: u8,
     pub restore: u8,
     pub crash: u8,
+    /// The same, after a restore.
+    pub crash_restored: u8,
     /// Calls of store, keeper or witness that fail, before or after they took effect.
     pub lost: u8,
     /// Restore windows that pass.
     pub tick: u8,
+}
+
+impl Budget {
+    pub const NONE: Budget = Budget {
+        open: 0,
+        recover: 0,
+        enroll: 0,
+        forget: 0,
+        undo: 0,
+        unlock: 0,
+        shred: 0,
+        settle: 0,
+        backup: 0,
+        restore: 0,
+        crash: 0,
+        crash_restored: 0,
+        lost: 0,
+        tick: 0,
+    };
 }
 
 /// Never left.
@@ -323,6 +344,8 @@ pub struct Truth {
     pub activated: u8,
     /// A restore has put back an older store.
     pub restored: bool,
+    /// It was one whose root is destroyed.
+    pub dead: bool,
     /// A store of before a restore that somebody may have kept: its root, 0 for none, where Alice's key is in it.
     pub thrown_away: u8,
 }
@@ -356,7 +379,8 @@ impl World {
         world.witness = store.lines;
         world.keeper.roots[1] = Held::Activated(1);
         (world.keeper.active, world.keeper.made) = (1, 1);
-        world.truth = Truth { alice_lives: true, activated: 1, left_at: [NEVER; ROOTS + 1], ..Truth::default() };
+        world.truth =
+            Truth { alice_lives: true, activated: 1, left_at: [NEVER; ROOTS + 1], ..Truth::default() };
         for process in &mut world.processes {
             (process.open, process.known, process.witnessed) = (true, store.lines, store.lines.count());
         }

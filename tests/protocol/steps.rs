@@ -77,27 +77,96 @@ pub enum Step {
 use Step::*;
 
 const OPEN: &[Step] = &[
-    Unwrap, Recall, Fence, Tell, //
-    KeeperHeld, KeeperStore, KeeperActivate, KeeperDestroy, //
-    TakeOver, Complete, Before, Candidate, Replace, Activate, TellRoot, Opened,
+    Unwrap,
+    Recall,
+    Fence,
+    Tell, //
+    KeeperHeld,
+    KeeperStore,
+    KeeperActivate,
+    KeeperDestroy, //
+    TakeOver,
+    Complete,
+    Before,
+    Candidate,
+    Replace,
+    Activate,
+    TellRoot,
+    Opened,
 ];
 /// A shred follows, as an operation of its own.
 const RECOVER: &[Step] = &[
-    Unwrap, LostRecall, LostFence, Replay, WriteBack, //
-    LeapComplete, LeapHeld, Before, Candidate, Replace, Activate, LeapTell, Recall, Fence, Tell, //
-    KeeperHeld, KeeperStore, KeeperActivate, KeeperDestroy, //
-    TakeOver, Complete, Before, Candidate, Replace, Activate, TellRoot, Opened,
+    Unwrap,
+    LostRecall,
+    LostFence,
+    Replay,
+    WriteBack, //
+    LeapComplete,
+    LeapHeld,
+    Before,
+    Candidate,
+    Replace,
+    Activate,
+    LeapTell,
+    Recall,
+    Fence,
+    Tell, //
+    KeeperHeld,
+    KeeperStore,
+    KeeperActivate,
+    KeeperDestroy, //
+    TakeOver,
+    Complete,
+    Before,
+    Candidate,
+    Replace,
+    Activate,
+    TellRoot,
+    Opened,
 ];
 const SHRED: &[Step] = &[
-    KeeperHeld, KeeperStore, KeeperActivate, KeeperDestroy, //
-    TakeOver, Complete, Before, Candidate, Replace, Activate, TellRoot, //
-    Due, Begin, Removal, Remove, Removed, //
-    TakeOver, Complete, Before, Candidate, Replace, Activate, TellRoot, ShredDone,
+    KeeperHeld,
+    KeeperStore,
+    KeeperActivate,
+    KeeperDestroy, //
+    TakeOver,
+    Complete,
+    Before,
+    Candidate,
+    Replace,
+    Activate,
+    TellRoot, //
+    Due,
+    Begin,
+    Removal,
+    Remove,
+    Removed, //
+    TakeOver,
+    Complete,
+    Before,
+    Candidate,
+    Replace,
+    Activate,
+    TellRoot,
+    ShredDone,
 ];
 const SETTLE: &[Step] = &[
-    RetireHeld, RetireStore, AllRetired, //
-    KeeperHeld, KeeperStore, KeeperActivate, KeeperDestroy, NextRoot, //
-    KeeperHeld, KeeperStore, KeeperActivate, KeeperDestroy, Destroy, Settled, CertifyHeld, Certify,
+    RetireHeld,
+    RetireStore,
+    AllRetired, //
+    KeeperHeld,
+    KeeperStore,
+    KeeperActivate,
+    KeeperDestroy,
+    NextRoot, //
+    KeeperHeld,
+    KeeperStore,
+    KeeperActivate,
+    KeeperDestroy,
+    Destroy,
+    Settled,
+    CertifyHeld,
+    Certify,
 ];
 
 pub fn script(job: Job) -> &'static [Step] {
@@ -136,9 +205,27 @@ impl Step {
     pub fn can_be_lost(self) -> bool {
         matches!(
             self,
-            Tell | TellRoot | LeapTell | ForgetTell | UndoTell | Candidate | Activate | KeeperActivate
-                | KeeperDestroy | Destroy | Replace | Remove | Begin | Removed | TakeOver | WriteBack | Replay
-                | Settled | Certify | EnrollCommit | ForgetCommit | UndoCommit
+            Tell | TellRoot
+                | LeapTell
+                | ForgetTell
+                | UndoTell
+                | Candidate
+                | Activate
+                | KeeperActivate
+                | KeeperDestroy
+                | Destroy
+                | Replace
+                | Remove
+                | Begin
+                | Removed
+                | TakeOver
+                | WriteBack
+                | Replay
+                | Settled
+                | Certify
+                | EnrollCommit
+                | ForgetCommit
+                | UndoCommit
         )
     }
 }

@@ -77,7 +77,8 @@ fn a_recover_that_was_overtaken_takes_no_line_away() {
             faults.before_each(move |call| {
                 if matches!(call, Call::Commit(_)) && commits.fetch_add(1, Ordering::Relaxed) == nth {
                     let (one, two, me, why) = (keeper.clone(), keeper.clone(), tester(), test_ground());
-                    let vault = block_on(options(&clock).recover(store.clone(), one, two, &me, &why)).unwrap();
+                    let vault =
+                        block_on(options(&clock).recover(store.clone(), one, two, &me, &why)).unwrap();
                     block_on(vault.withdraw::<Recs>(&id(DAVE), &me, &why)).unwrap();
                     *kept.lock().unwrap() = Some(vault);
                 }
