@@ -7,7 +7,9 @@ use customer_vault::clock::Clock as _;
 use customer_vault::error::{Erased, Misuse};
 use customer_vault::keeper::{Held, Keeper as _};
 use customer_vault::store::MemoryStore;
-use customer_vault::testing::{CommitFault, FaultStore, ManualClock, MemoryKeeper, grant, test_ground, tester};
+use customer_vault::testing::{
+    CommitFault, FaultStore, ManualClock, MemoryKeeper, grant, test_ground, tester,
+};
 use customer_vault::*;
 
 use crate::history::{Books, Order, Recs, Ship, an_order, consents, id, options};
@@ -169,7 +171,7 @@ impl Life {
             18..=19 => self.undo(who).await,
             20..=22 => self.withdraw(who).await,
             23..=26 => {
-                let _ = self.vault().shred(&tester(), &test_ground()).await;
+                drop(self.vault().shred(&tester(), &test_ground()).await);
             }
             27..=28 => {
                 if let Ok(receipt) = self.vault().expire(&tester(), &test_ground()).await
@@ -178,15 +180,18 @@ impl Life {
                     self.expired.push((*last, epoch));
                 }
             }
-            29..=32 => {
-                let _ = self.vault().settle(&tester(), &test_ground()).await;
+            29..=30 => {
+                drop(self.vault().settle(&tester(), &test_ground()).await);
             }
-            _ => {
+            31..=36 => {
                 let days = 1 + self.dice.below(4);
                 if !self.store.killed() {
                     self.clock.advance(Duration::from_secs(86_400 * days));
                 }
                 let _ = self.vault().confirm_time(&tester(), &test_ground()).await;
+            }
+            _ => {
+                drop(self.vault().checkpoint().await);
             }
         }
     }

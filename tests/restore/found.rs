@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use customer_vault::error::RolledBack;
 use customer_vault::keeper::Keeper as _;
 use customer_vault::store::Store;
 use customer_vault::testing::{Call, CommitFault, FaultStore, test_ground, tester};
@@ -57,6 +58,35 @@ fn a_root_that_the_keeper_was_not_told_of_does_not_keep_others_from_being_destro
             assert!(held.len() <= 4, "killed after commit {nth}: {held:?}");
         }
         assert!(killed > 3, "every commit was the last once: {killed}");
+    });
+}
+
+/// A limit, and why all processes stop before a store is put back: one that has seen nothing since the copy was made cannot
+/// know, and does not ask the witness at each unlock. One that has seen what the copy lacks refuses.
+#[test]
+fn a_process_that_slept_through_everything_since_the_copy_takes_a_store_that_was_put_back_for_the_newest() {
+    block_on(async {
+        let (me, why) = (tester(), test_ground());
+        let (all, vault) = History::unsettled().await;
+        drop(vault);
+        let (sleeps, works) =
+            (open_on(&all, all.store.clone()).await, open_on(&all, all.store.clone()).await);
+        let copy = rows(&all.store).await;
+        works.forget(&id(BOB), Forget::by(&me, &why).without_grace()).await.unwrap();
+        for (name, _) in rows(&all.store).await {
+            put_back(&all.store, &name, None).await;
+        }
+        for (name, row) in &copy {
+            put_back(&all.store, name, Some(row)).await;
+        }
+        let refused = all.state(&works, BOB).await;
+        assert!(refused.iter().all(|state| matches!(state, Err(Error::RolledBack(RolledBack::Store)))));
+        assert_eq!(all.state(&sleeps, BOB).await[0], Ok(true));
+        // Whoever opens it is told.
+        drop((sleeps, works));
+        let (keeper, witness) = (all.keeper.clone(), all.keeper.clone());
+        let again = options(&all.clock).open(all.store.clone(), keeper, witness).await;
+        assert_eq!(again.unwrap_err(), Error::RolledBack(RolledBack::Store));
     });
 }
 
