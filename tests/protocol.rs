@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::arithmetic_side_effects, clippy::print_stdout, missing_docs, unreachable_pub)]
 #![allow(clippy::exhaustive_enums, clippy::exhaustive_structs, clippy::enum_glob_use)]
+#![allow(clippy::struct_excessive_bools, clippy::trivially_copy_pass_by_ref)]
 
 #[path = "protocol/changes.rs"]
 mod changes;
@@ -80,7 +81,8 @@ fn is_found(mistake: Mistake, left: Budget, breaks: &'static str) {
 
 /// The steps that lead there.
 fn told(path: Option<Path<World, Action>>) -> String {
-    path.map_or_else(Vec::new, Path::into_actions).iter().map(|step| format!("  {step:?}\n")).collect()
+    let steps = path.map_or_else(Vec::new, Path::into_actions);
+    steps.iter().fold(String::new(), |told, step| told + &format!("  {step:?}\n"))
 }
 
 const NONE: Budget = Budget::NONE;

@@ -58,7 +58,7 @@ impl Budget {
 }
 
 impl Protocol {
-    fn begin(&self, world: &mut World, at: usize, job: Job) {
+    fn begin(world: &mut World, at: usize, job: Job) {
         if let Some(left) = world.left.of(job) {
             *left -= 1;
         }
@@ -201,7 +201,7 @@ impl Model for Protocol {
     fn next_state(&self, world: &World, action: Action) -> Option<World> {
         let mut next = *world;
         match action {
-            Action::Starts(at, job) => self.begin(&mut next, at, job),
+            Action::Starts(at, job) => Self::begin(&mut next, at, job),
             Action::Takes(at, step, outcome) => self.step(&mut next, at, step, outcome)?,
             Action::Watches(at) => {
                 let flow = Turn { world: &mut next, at, mistake: self.mistake }.watch();
@@ -231,7 +231,7 @@ impl Model for Protocol {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("6: the forgotten opens in no process", |_, world: &World| {
-                !world.truth.promised || !world.processes.iter().any(|process| process.grant_is_good())
+                !world.truth.promised || !world.processes.iter().any(Process::grant_is_good)
             }),
             Property::always("6: after the certificate no copy opens", |_, world: &World| {
                 world.store.certificate == 0 || !world.alice_is_readable()
@@ -280,7 +280,7 @@ impl Model for Protocol {
                 (1..=world.store.lines.epoch()).all(|epoch| named(epoch) <= 1)
             }),
             Property::sometimes("a grant opens", |_, world: &World| {
-                world.processes.iter().any(|process| process.grant_is_good())
+                world.processes.iter().any(Process::grant_is_good)
             }),
             Property::sometimes("a forget is undone", |_, world: &World| {
                 world.truth.alice_lives && world.store.lines.state() > 1

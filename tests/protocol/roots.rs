@@ -314,8 +314,8 @@ impl Turn<'_> {
     pub(super) fn next_root(&mut self) -> Flow {
         let (now, first) = (self.world.time, self.me().made == 0);
         let oldest = self.me().retired.into_iter().find(|retired| retired.id != 0);
-        let over = |retired: &Retired| retired.at < now || self.mistake == Mistake::IgnoresTheWindow;
-        if oldest.filter(over).is_none() {
+        let early = |retired: Retired| retired.at >= now && self.mistake != Mistake::IgnoresTheWindow;
+        if oldest.is_none_or(early) {
             return Flow::Ahead(Step::CertifyHeld);
         }
         if !first {

@@ -245,7 +245,7 @@ impl Turn<'_> {
     /// Takes a step, and says where it leads. A call that fails has a failure for its outcome wherever it led.
     pub fn take(&mut self, step: Step, outcome: Outcome) -> Flow {
         if outcome == Outcome::FailsBefore {
-            return self.failed(step);
+            return Self::failed(step);
         }
         let memory = *self.me();
         let flow = self.work(step);
@@ -254,10 +254,10 @@ impl Turn<'_> {
         }
         // The caller learns nothing of what happened.
         *self.me() = memory;
-        self.failed(step)
+        Self::failed(step)
     }
 
-    fn failed(&mut self, step: Step) -> Flow {
+    fn failed(step: Step) -> Flow {
         // Whether the witness has it is told to the caller; the change stands.
         if matches!(step, ForgetTell | UndoTell) { Flow::Next } else { Flow::Fails }
     }
@@ -265,7 +265,7 @@ impl Turn<'_> {
     fn work(&mut self, step: Step) -> Flow {
         match step {
             Unwrap => self.unwrap(),
-            Recall => self.recall(),
+            Recall | LostRecall => self.recall(),
             Fence => self.fence(),
             Tell | LeapTell | ForgetTell | UndoTell => self.tell(Flow::Next),
             TellRoot => self.tell(Flow::Back(Complete)),
@@ -273,7 +273,6 @@ impl Turn<'_> {
                 self.me().open = true;
                 Flow::Next
             }
-            LostRecall => self.recall(),
             LostFence => self.lost_fence(),
             Replay => self.replay(),
             WriteBack => self.write_back(),
