@@ -144,12 +144,14 @@ impl Journal {
         self.complete().await
     }
 
-    /// For `recover`: what the witness remembers and the store has lost, with the lines to write.
-    pub(crate) async fn lost(&self) -> Result<Vec<(Line, Event)>> {
+    /// For `recover`: what the witness remembers and the store has lost, with the lines to write, and the fence row as it
+    /// is.
+    pub(crate) async fn lost(&self) -> Result<(Vec<(Line, Event)>, Option<Versioned>)> {
         let lines = self.witness.recall(1).await?;
         let witnessed = self.replay_into_memory(&lines)?;
         self.set_witnessed(witnessed.number);
-        let store = self.head_of(self.rows.get(FENCE).await?.as_ref())?;
+        let fence = self.rows.get(FENCE).await?;
+        let store = self.head_of(fence.as_ref())?;
         let mut lost = Vec::new();
         for line in lines {
             let (hash, event) = line.bytes.split_first_chunk::<32>().ok_or(Malformed::Length)?;
@@ -162,11 +164,12 @@ impl Journal {
                 lost.push((line, event));
             }
         }
-        Ok(lost)
+        Ok((lost, fence))
     }
 
-    /// Writes lost lines back, the fence row last.
-    pub(crate) async fn write_back(&self, lost: &[(Line, Event)]) -> Result<()> {
+    /// Writes lost lines back, the fence row last, and only where it is still as it was when they were found lost: another
+    /// process that recovers may have written more since, which must not go away again.
+    pub(crate) async fn write_back(&self, lost: &[(Line, Event)], fence: Option<&Versioned>) -> Result<()> {
         for chunk in lost.chunks(1000) {
             let mut batch = Batch::new()?;
             for (line, _) in chunk {
@@ -179,9 +182,8 @@ impl Journal {
         }
         let Some((line, _)) = lost.last() else { return Ok(()) };
         let hash = line.bytes.get(..32).ok_or(Malformed::Length)?;
-        let fence = self.rows.get(FENCE).await?;
         let mut batch = Batch::new()?;
-        batch.expect(FENCE, Expect::unchanged(fence.as_ref()));
+        batch.expect(FENCE, Expect::unchanged(fence));
         batch.put(FENCE, [&line.number.to_be_bytes()[..], hash].concat());
         match self.rows.commit(batch).await? {
             Committed::Yes => Ok(()),

@@ -12,13 +12,13 @@ use crate::tree::{ATTEMPTS, Draft, Tree};
 /// Does again what the store has lost, then writes the lost lines back and replaces the root. Returns how many lines
 /// there were. It may be run again after a crash: each step finds its own work done.
 pub(crate) async fn replay(tree: &Tree, journal: &Journal, now_ms: i64) -> Result<u64> {
-    let lost = journal.lost().await?;
+    let (lost, fence) = journal.lost().await?;
     for (_, event) in &lost {
         if let Some((tag, state)) = subject_of(event) {
             again(tree, &tag, state, event).await?;
         }
     }
-    journal.write_back(&lost).await?;
+    journal.write_back(&lost, fence.as_ref()).await?;
     tree.leap(journal, now_ms).await?;
     Ok(u64::try_from(lost.len()).unwrap_or(u64::MAX))
 }

@@ -4,6 +4,8 @@
 #![allow(clippy::arithmetic_side_effects, missing_docs, unreachable_pub)]
 #![allow(clippy::exhaustive_enums, clippy::exhaustive_structs)]
 
+#[path = "restore/found.rs"]
+mod found;
 #[path = "restore/history.rs"]
 mod history;
 

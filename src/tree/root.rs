@@ -86,7 +86,9 @@ impl Tree {
     ) -> Result<Turn> {
         // After the phases, so that every child is seen as the last rotation has left it, or as a later one.
         let before = self.before(journal).await?;
-        let next = orphans.keys().copied().fold(before.epoch.epoch, u64::max).saturating_add(1);
+        // Beyond what the journal names too: two roots of one epoch would share a row, and neither would be destroyed.
+        let named = journal.with(|state| state.epoch);
+        let next = orphans.keys().copied().fold(before.epoch.epoch.max(named), u64::max).saturating_add(1);
         let fresh = self.roots.candidate(before.epoch.epoch).await?;
         let secret = Secret::<NodeStage>::from_slice(fresh.key.expose()).ok_or(Error::DoesNotOpen)?;
         let parent = secret.parent(self.suite);
@@ -185,17 +187,20 @@ impl Tree {
         Ok(Some(generations))
     }
 
-    /// For a store that was restored from an older copy: a root beyond every epoch that the keeper has seen, and rows for
-    /// the roots that the copy does not know, so that they are destroyed in their turn.
+    /// For a store that was restored from an older copy: a root beyond every epoch that keeper or journal have seen, and
+    /// rows for the roots that the copy does not know, so that they are destroyed in their turn. The journal knows roots
+    /// that the keeper was never told of: whoever replaced them died before that.
     pub(crate) async fn leap(&self, journal: &Journal, now_ms: i64) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let complete = self.complete(journal).await?;
             let row = self.rows.get(&Node::Root.name()).await?.ok_or(StoreError::Empty)?;
             let epoch = Epoch::decode(&row.value)?.epoch;
             let held = self.roots.held().await?;
-            let unknown = held.iter().filter(|root| root.activated && root.epoch > epoch);
-            let orphans: Orphans = unknown.map(|root| (root.epoch, root.id)).collect();
-            if orphans.is_empty() {
+            let (named, roots) = journal.with(|state| (state.epoch, state.roots.clone()));
+            let was = |root: &Held| roots.get(&root.id).copied().or(root.activated.then_some(root.epoch));
+            let known = held.iter().filter_map(|root| Some((was(root)?, root.id)));
+            let orphans: Orphans = known.filter(|(was, _)| *was > epoch).collect();
+            if orphans.is_empty() && named <= epoch {
                 return Ok(());
             }
             if self.replace_root(journal, now_ms, complete, orphans).await? == Turn::Done {
