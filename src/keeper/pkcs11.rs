@@ -1,6 +1,8 @@
 //! A keeper whose wrapping keys never leave a PKCS#11 token.
 
 use std::fmt;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -22,9 +24,31 @@ use objects::{Listing, Name, Objects};
 /// Root keys under keys of a PKCS#11 token.
 #[derive(Clone)]
 pub struct Pkcs11Keeper {
-    worker: Worker<State>,
+    thread: Arc<Thread>,
     class: ErasureClass,
     serves: Serves,
+}
+
+/// The thread that makes all calls at the token.
+struct Thread(Worker<State>);
+
+/// How long the last one that is dropped waits until the session is closed.
+const CLOSING: Duration = Duration::from_secs(2);
+
+impl Drop for Thread {
+    /// Waits: a process that ended while its session is being closed would take the module away under that call, and
+    /// modules crash then.
+    fn drop(&mut self) {
+        let (closed, wait) = mpsc::channel();
+        let close = move |state: &mut State| {
+            state.link = None;
+            drop(closed.send(()));
+        };
+        if self.0.post(close) {
+            // Where the token does not answer there is nothing more to wait for.
+            drop(wait.recv_timeout(CLOSING));
+        }
+    }
 }
 
 impl fmt::Debug for Pkcs11Keeper {
@@ -42,16 +66,18 @@ impl Pkcs11Keeper {
     pub async fn open(options: Pkcs11Options) -> Result<Self> {
         options.check()?;
         let Pkcs11Options { module, slot, pin, prefix, copies, serves } = options;
-        let worker = Worker::start("customer-vault-pkcs11", State::default())?;
-        let hardware = worker
+        let thread = Arc::new(Thread(Worker::start("customer-vault-pkcs11", State::default())?));
+        let hardware = thread
+            .0
             .run(move |state| {
                 let mut link = Link::new(Module::load(&module)?, slot, pin);
                 let hardware = link.open()?;
-                *state = State { copyable: link.knows_copyable(), link: Some(link), prefix, ..State::default() };
+                *state =
+                    State { copyable: link.knows_copyable(), link: Some(link), prefix, ..State::default() };
                 Ok(hardware)
             })
             .await?;
-        Ok(Pkcs11Keeper { worker, class: copies.class(hardware), serves })
+        Ok(Pkcs11Keeper { thread, class: copies.class(hardware), serves })
     }
 }
 
@@ -177,28 +203,28 @@ impl State {
 
 impl Keeper for Pkcs11Keeper {
     async fn bind(&self, vault: VaultId) -> Result<(), KeeperError> {
-        self.worker.run(move |state| state.bind(vault)).await
+        self.thread.0.run(move |state| state.bind(vault)).await
     }
 
     async fn candidate(&self, epoch: u64) -> Result<Candidate, KeeperError> {
-        self.worker.run(move |state| state.candidate(epoch)).await
+        self.thread.0.run(move |state| state.candidate(epoch)).await
     }
 
     async fn activate(&self, epoch: u64, id: RootId) -> Result<(), KeeperError> {
-        self.worker.run(move |state| state.activate(epoch, id)).await
+        self.thread.0.run(move |state| state.activate(epoch, id)).await
     }
 
     async fn unwrap(&self, id: RootId, wrapped: &[u8]) -> Result<RootKey, KeeperError> {
         let wrapped = wrapped.to_vec();
-        self.worker.run(move |state| state.unwrap(id, &wrapped)).await
+        self.thread.0.run(move |state| state.unwrap(id, &wrapped)).await
     }
 
     async fn destroy(&self, id: RootId) -> Result<(), KeeperError> {
-        self.worker.run(move |state| state.destroy(id)).await
+        self.thread.0.run(move |state| state.destroy(id)).await
     }
 
     async fn held(&self) -> Result<Vec<Held>, KeeperError> {
-        self.worker.run(State::held).await
+        self.thread.0.run(State::held).await
     }
 
     fn erasure_class(&self) -> ErasureClass {

@@ -61,7 +61,36 @@ impl Tokens {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env("SOFTHSM2_CONF", self.conf()).env(PLACE, &self.dir).stdin(Stdio::null());
+        command.env("SHIM_PLAN", self.plan()).env("SHIM_CALLS", self.dir.join("calls"));
+        command.env("REAL_MODULE", module().unwrap_or_default());
         command
+    }
+
+    fn plan(&self) -> PathBuf {
+        self.dir.join("plan")
+    }
+
+    /// A module that does what is planned, and otherwise what SoftHSM does: see `pkcs11_shim.c`.
+    pub fn shim(&self) -> PathBuf {
+        let library = self.dir.join("shim.so");
+        if !library.exists() {
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services/pkcs11_shim.c");
+            let mut compiler = Command::new("cc");
+            compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl");
+            assert!(compiler.status().expect("a C compiler").success());
+        }
+        library
+    }
+
+    /// What the module in front does from now on.
+    pub fn plans(&self, plan: &str) {
+        fs::write(self.plan(), plan).unwrap();
+    }
+
+    /// How often a function of the module in front was called so far.
+    pub fn calls(&self, function: &str) -> usize {
+        let calls = fs::read_to_string(self.dir.join("calls")).unwrap_or_default();
+        calls.lines().filter(|line| *line == function).count()
     }
 
     /// Makes a token, and says in which folder it is.
@@ -95,7 +124,9 @@ pub fn alone(test: &str, labels: &[&str], body: impl FnOnce(&Tokens)) {
         return body(&tokens);
     }
     if module().is_none() {
-        println!("{test} skipped: SoftHSM is not on this machine (Debian: softhsm2), nor named in SOFTHSM2_MODULE");
+        println!(
+            "{test} skipped: SoftHSM is not on this machine (Debian: softhsm2), nor named in SOFTHSM2_MODULE"
+        );
         return;
     }
     let tokens = Tokens::empty(test);
@@ -109,7 +140,7 @@ pub fn alone(test: &str, labels: &[&str], body: impl FnOnce(&Tokens)) {
         .unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
     print!("{said}");
-    assert!(child.status.success(), "{said}\n{}", String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success(), "{}: {said}\n{}", child.status, String::from_utf8_lossy(&child.stderr));
     assert!(said.contains("1 passed"), "the child ran another test: {said}");
 }
 

@@ -270,7 +270,11 @@ impl Link {
             return Ok(());
         }
         let pin = (self.pin)()?;
-        if self.refused.as_ref().is_some_and(|no| crypto::equal(no.expose().as_bytes(), pin.expose().as_bytes())) {
+        if self
+            .refused
+            .as_ref()
+            .is_some_and(|no| crypto::equal(no.expose().as_bytes(), pin.expose().as_bytes()))
+        {
             return Err(KeeperError::WrongSecret.into());
         }
         let given = AuthPin::new(pin.expose().into());

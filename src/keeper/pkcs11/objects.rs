@@ -254,15 +254,12 @@ impl Objects<'_> {
 
     /// Objects that `template` finds, by the name that the attribute `at` has. One that bears this vault's label and a
     /// name of another form is damage: it may be a root's, and nobody could say that it is gone.
-    fn named(
-        &self,
-        template: &[Attribute],
-        at: AttributeType,
-    ) -> Result<Vec<(Name, ObjectHandle)>, Trouble> {
+    fn named(&self, template: &[Attribute], at: AttributeType) -> Result<Vec<(Name, ObjectHandle)>, Trouble> {
         let mut all = Vec::new();
         for object in self.session.find_objects(template)? {
             let attributes = self.session.get_attributes(object, &[at])?;
-            let (Some(Attribute::Id(name) | Attribute::Value(name)), None) = (attributes.first(), attributes.get(1))
+            let (Some(Attribute::Id(name) | Attribute::Value(name)), None) =
+                (attributes.first(), attributes.get(1))
             else {
                 return Err(KeeperError::Damaged.into());
             };

@@ -108,10 +108,7 @@ impl TokenCopies {
             TokenCopies::None if hardware => ErasureClass::Hardware,
             TokenCopies::KeptFor(at_most) => {
                 let rest = u64::from(at_most.subsec_nanos() > 0);
-                ErasureClass::Service {
-                    min_delay_s: 0,
-                    max_delay_s: at_most.as_secs().saturating_add(rest),
-                }
+                ErasureClass::Service { min_delay_s: 0, max_delay_s: at_most.as_secs().saturating_add(rest) }
             }
             TokenCopies::None | TokenCopies::Unknown => ErasureClass::BestEffort,
         }
