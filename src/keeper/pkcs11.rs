@@ -42,11 +42,11 @@ impl Drop for Thread {
         let (closed, wait) = mpsc::channel();
         let close = move |state: &mut State| {
             state.link = None;
-            drop(closed.send(()));
+            let _ = closed.send(());
         };
         if self.0.post(close) {
             // Where the token does not answer there is nothing more to wait for.
-            drop(wait.recv_timeout(CLOSING));
+            let _ = wait.recv_timeout(CLOSING);
         }
     }
 }

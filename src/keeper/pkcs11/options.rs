@@ -43,7 +43,7 @@ impl TokenSlot {
         TokenSlot(Which::Serial(serial.to_owned()))
     }
 
-    /// Whatever token is in the slot with this number. Modules may number their slots anew when they start (`SoftHSM`
+    /// Whatever token is in the slot with this number. Modules may number their slots anew when they start (SoftHSM
     /// does not; others go by the order of the devices).
     #[must_use]
     pub fn with_id(id: u64) -> Self {
