@@ -12,7 +12,7 @@ use crate::error::KeeperError;
 use crate::keeper::{RootId, RootKey, VaultId};
 use crate::wire::{Put as _, Reader};
 
-const LABEL: &[u8] = b"customer-vault/1 pkcs11 wrapped root";
+const LABEL: &[u8] = b"customer-vault/1 keeper pkcs11 wrapped root";
 const APPLICATION: &[u8] = b"customer-vault";
 const VERSION: u8 = 1;
 const IV: usize = 12;
@@ -271,5 +271,33 @@ impl Objects<'_> {
     /// All parts have one length, so that the split is clear.
     fn associated(&self, name: Name) -> Vec<u8> {
         [LABEL, self.vault.bytes(), &name.epoch.to_be_bytes(), &name.id].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Name, Wrapped};
+
+    const NAME: Name = Name { epoch: 0x0102_0304_0506_0708, id: [0xAB; 16] };
+
+    #[test]
+    fn a_name_is_25_bytes_and_nothing_else_is_one() {
+        let bytes = NAME.encode();
+        assert_eq!(bytes, [[1, 1, 2, 3, 4, 5, 6, 7, 8].as_slice(), &[0xAB; 16]].concat());
+        assert_eq!(Name::decode(&bytes), Some(NAME));
+        for other in [&bytes[..24], &[], &[bytes.as_slice(), &[0]].concat(), &[&[2], &bytes[1..]].concat()] {
+            assert_eq!(Name::decode(other), None);
+        }
+    }
+
+    #[test]
+    fn a_wrapped_root_is_69_bytes_of_version_1() {
+        let mut bytes = vec![0; 69];
+        assert!(Wrapped::decode(&bytes).is_none());
+        bytes[0] = 1;
+        assert_eq!(Wrapped::decode(&bytes).unwrap().sealed.len(), 48);
+        assert!(Wrapped::decode(&bytes[..68]).is_none());
+        bytes.push(0);
+        assert!(Wrapped::decode(&bytes).is_none());
     }
 }
