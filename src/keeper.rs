@@ -12,10 +12,14 @@ use zeroize::Zeroizing;
 use crate::error::{KeeperError, Result};
 
 pub(crate) mod file;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 #[allow(dead_code, reason = "for keepers that are features")]
 pub(crate) mod worker;
 
 pub use file::{Argon2Cost, FileKeeper, FileSecret, Passphrase};
+#[cfg(feature = "pkcs11")]
+pub use pkcs11::{Pkcs11Keeper, Pkcs11Options, TokenCopies, TokenPin, TokenSlot};
 
 /// Which vault: 16 random bytes, chosen when it is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

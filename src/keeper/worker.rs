@@ -36,6 +36,11 @@ impl<S: Send + 'static> Worker<S> {
         Ok(Worker { jobs })
     }
 
+    /// Has something done that nobody waits for; false where the thread has ended.
+    pub(crate) fn post(&self, job: impl FnOnce(&mut S) + Send + 'static) -> bool {
+        self.jobs.send(Box::new(job)).is_ok()
+    }
+
     /// Has something done. It is done to its end even where the caller does not wait for it.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
