@@ -192,6 +192,8 @@ reasons! {
         ReadOnly = "read-only: connect to the primary",
         /// It refused the role, its password, or what it may do.
         Refused = "it refused the role or its privileges",
+        /// Its settings do not hold what a vault needs of it: keys that can be taken out, entries that go by themselves.
+        Unfit = "its settings do not hold what a vault needs of it",
         /// It says destroyed and still unwraps.
         StillUnwraps = "it still opens what it says it has destroyed",
         /// The disk is full.
