@@ -1,0 +1,219 @@
+//! The server away, sealed, slow, behind, or cut off in the middle of a request.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+#[test]
+fn abuse_41_while_the_keeper_is_away_reads_go_on_and_nothing_is_certified() {
+    let Some(mut bao) = Bao::start("away") else { return };
+    block_on(async {
+        let (me, why) = (tester(), test_ground());
+        let (store, clock, path) = (MemoryStore::new(), clock(), path());
+        let vault = options(&clock).create(store, keeper(&bao), witness(&bao, &path)).await.unwrap();
+        let (alice, bob) = (id("alice"), id("bob"));
+        let (hers, his) = (sealed(&vault, &alice).await, sealed(&vault, &bob).await);
+        for away in ["killed", "sealed"] {
+            if away == "killed" { bao.kill() } else { bao.seal() }
+            opens(&vault, &bob, &his).await.unwrap();
+            // The fence stands in the store; the witness is told later.
+            if away == "killed" {
+                let receipt = vault.forget(&alice, forget()).await.unwrap();
+                assert!(!receipt.witnessed);
+            }
+            assert!(opens(&vault, &alice, &hers).await.is_err());
+            clock.advance_days(1);
+            let unreachable = Error::from(KeeperError::Unreachable);
+            assert_eq!(vault.shred(&me, &why).await.unwrap_err(), unreachable, "{away}");
+            assert_eq!(vault.settle(&me, &why).await.unwrap_err(), unreachable, "{away}");
+            if away == "killed" { bao.resume() } else { bao.unseal() }
+            if away == "killed" {
+                assert_eq!(vault.shred(&me, &why).await.unwrap().subjects, 1);
+                clock.advance_days(31);
+            }
+        }
+        assert_eq!(vault.settle(&me, &why).await.unwrap().certificates.len(), 1);
+        opens(&vault, &bob, &his).await.unwrap();
+    });
+}
+
+#[test]
+fn a_slow_server_is_waited_for_as_long_as_was_said() {
+    let Some(bao) = shared() else { return };
+    block_on(async {
+        let proxy = Proxy::before(bao);
+        let options = || server::of(&proxy.url, &bao.root).wait_for_answer(Duration::from_millis(500));
+        let keeper = keeper_at(options().retries(0));
+        Keeper::bind(&keeper, vault_id()).await.unwrap();
+        let root = keeper.candidate(0).await.unwrap();
+        proxy.rule(|_| Act::Wait(Duration::from_millis(200)));
+        assert!(keeper.unwrap(root.id, &root.wrapped).await.is_ok());
+        proxy.rule(|_| Act::Wait(Duration::from_secs(5)));
+        let began = Instant::now();
+        assert_eq!(keeper.unwrap(root.id, &root.wrapped).await.err(), Some(KeeperError::Unreachable));
+        assert!(began.elapsed() < Duration::from_secs(2));
+        // All that waits in line is told at once, not one after the other.
+        let began = Instant::now();
+        std::thread::scope(|threads| {
+            for _ in 0..20 {
+                let keeper = keeper.clone();
+                let (id, wrapped) = (root.id, root.wrapped.clone());
+                threads.spawn(move || {
+                    assert_eq!(block_on(keeper.unwrap(id, &wrapped)).err(), Some(KeeperError::Unreachable));
+                });
+            }
+        });
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        proxy.rule(|_| Act::Pass);
+        assert!(keeper.unwrap(root.id, &root.wrapped).await.is_ok());
+    });
+}
+
+#[test]
+fn every_request_may_be_lost_before_or_after_it_was_done() {
+    let Some(bao) = shared() else { return };
+    block_on(async {
+        let proxy = Proxy::before(bao);
+        for act in [Act::Lose, Act::Cut, Act::Say(503, r#"{"errors":["sealed"]}"#.into()), Act::Say(429, String::new())] {
+            let keeper = keeper_at(server::of(&proxy.url, &bao.root));
+            Keeper::bind(&keeper, vault_id()).await.unwrap();
+            let (turn, bad) = (AtomicBool::new(false), act.clone());
+            // Every other request.
+            proxy.rule(move |_| if turn.fetch_xor(true, Ordering::Relaxed) { Act::Pass } else { bad.clone() });
+            let (one, two) = (keeper.candidate(0).await.unwrap(), keeper.candidate(0).await.unwrap());
+            keeper.activate(1, one.id).await.unwrap();
+            assert_eq!(keeper.unwrap(one.id, &one.wrapped).await.unwrap().expose(), one.key.expose());
+            keeper.activate(2, two.id).await.unwrap();
+            keeper.destroy(one.id).await.unwrap();
+            let gone = keeper.unwrap(one.id, &one.wrapped).await.err();
+            assert_eq!(gone, Some(KeeperError::NoSuchRoot), "{act:?}");
+            let held = [Held { id: two.id, epoch: 2, activated: true }];
+            assert_eq!(keeper.held().await.unwrap(), held);
+            proxy.rule(|_| Act::Pass);
+        }
+    });
+}
+
+#[test]
+fn answers_that_no_server_gives_are_errors_that_quote_nothing() {
+    let Some(bao) = shared() else { return };
+    block_on(async {
+        let proxy = Proxy::before(bao);
+        let keeper = keeper_at(server::of(&proxy.url, &bao.root).retries(0));
+        Keeper::bind(&keeper, vault_id()).await.unwrap();
+        let root = keeper.candidate(0).await.unwrap();
+        let plaintext = |bytes: &str| format!(r#"{{"data":{{"plaintext":"{bytes}"}}}}"#);
+        let right = "A".repeat(43) + "=";
+        for (status, body, said) in [
+            (200, "secret-canary".to_owned(), KeeperError::Damaged),
+            (200, String::new(), KeeperError::Damaged),
+            (200, "{}".to_owned(), KeeperError::Damaged),
+            (200, plaintext(""), KeeperError::Damaged),
+            (200, plaintext("secret-canary"), KeeperError::Damaged),
+            (200, plaintext(&"A".repeat(44)), KeeperError::Damaged),
+            (200, plaintext(&right), KeeperError::Damaged),
+            (200, format!("{{\"data\":{}", "[".repeat(100_000)), KeeperError::Damaged),
+            (200, "x".repeat(9 << 20), KeeperError::Damaged),
+            (301, String::new(), KeeperError::ReadOnly),
+            (307, String::new(), KeeperError::ReadOnly),
+            (404, "<html>secret-canary</html>".to_owned(), KeeperError::Damaged),
+            (404, r#"{"errors":["no handler for route"]}"#.to_owned(), KeeperError::Missing),
+            (405, String::new(), KeeperError::Missing),
+            (413, String::new(), KeeperError::Full),
+            (418, String::new(), KeeperError::Io),
+            (472, String::new(), KeeperError::Unreachable),
+            (473, String::new(), KeeperError::Unreachable),
+            (502, String::new(), KeeperError::Unreachable),
+        ] {
+            let body_of = body.clone();
+            proxy.rule(move |request| {
+                if request.contains("/decrypt/") { Act::Say(status, body_of.clone()) } else { Act::Pass }
+            });
+            let why = keeper.unwrap(root.id, &root.wrapped).await.err();
+            let shown = body.get(..body.len().min(40)).unwrap_or_default();
+            assert_eq!(why, Some(said), "{status} {shown}");
+        }
+        // A page of something in between is not a key that is gone.
+        for body in ["<html>404</html>", "", "{}", r#"{"errors":null}"#, r#"{"data":null}"#] {
+            proxy.rule(move |request| match request.split(' ').next() {
+                Some("GET") if request.contains("/keys/cv1-") => Act::Say(404, body.to_owned()),
+                _ => Act::Pass,
+            });
+            let another = keeper.candidate(0).await;
+            assert!(another.is_err(), "{body}");
+            assert!(keeper.destroy(root.id).await.is_err(), "{body}");
+            proxy.rule(|_| Act::Pass);
+        }
+        for list in [r#"{"data":{"keys":[7]}}"#, r#"{"data":{"keys":["cv1-"]}}"#, "[]", r#"{"data":{}}"#] {
+            proxy.rule(move |request| {
+                if request.contains("list=true") { Act::Say(200, list.to_owned()) } else { Act::Pass }
+            });
+            let held = keeper.held().await;
+            assert!(held.is_err() || held == Ok(Vec::new()), "{list}");
+        }
+    });
+}
+
+#[test]
+fn a_redirect_is_not_followed_and_the_token_goes_nowhere_else() {
+    let Some(bao) = shared() else { return };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let asked = Arc::new(AtomicBool::new(false));
+    let heard = Arc::clone(&asked);
+    let elsewhere = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        drop(listener.accept());
+        heard.store(true, Ordering::Relaxed);
+    });
+    let from = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", from.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut client in from.incoming().flatten() {
+            use std::io::{Read as _, Write as _};
+            drop(client.read(&mut [0; 4096]));
+            let answer = format!("HTTP/1.1 307 Go\r\nlocation: http://{elsewhere}/v1/x\r\ncontent-length: 0\r\n\r\n");
+            drop(client.write_all(answer.as_bytes()));
+        }
+    });
+    let said = try_keeper(server::of(&url, &bao.root), "transit").unwrap_err();
+    assert_eq!(said, KeeperError::ReadOnly.into());
+    assert!(!asked.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_snapshot_of_the_keeper_brings_keys_back_and_the_vault_destroys_them_again() {
+    let (Some(bao), Some(other)) = (Bao::start("snapshot"), shared()) else { return };
+    block_on(async {
+        let (me, why) = (tester(), test_ground());
+        let (store, clock, path) = (MemoryStore::new(), clock(), path());
+        let mine = keeper_at(bao.options(&bao.root));
+        let vault = options(&clock).create(store.clone(), mine.clone(), witness(other, &path)).await.unwrap();
+        let (alice, bob) = (id("alice"), id("bob"));
+        let (hers, his) = (sealed(&vault, &alice).await, sealed(&vault, &bob).await);
+        let (old_store, too_old) = (store.snapshot(), bao.snapshot());
+        vault.forget(&alice, forget()).await.unwrap();
+        clock.advance_days(1);
+        vault.shred(&me, &why).await.unwrap();
+        let both_keys = bao.snapshot();
+        clock.advance_days(31);
+        assert_eq!(vault.settle(&me, &why).await.unwrap().certificates.len(), 1);
+        assert_eq!(mine.held().await.unwrap().len(), 1);
+        // The old root is back, and the witness, which lies elsewhere, knows better than the old store.
+        bao.restore(&both_keys);
+        assert_eq!(mine.held().await.unwrap().len(), 2);
+        let reopened = options(&clock).open(old_store.snapshot(), mine.clone(), witness(other, &path)).await;
+        assert_eq!(reopened.unwrap_err(), RolledBack::Store.into());
+        assert_eq!(vault.settle(&me, &why).await.unwrap().roots, 0, "retired anew");
+        clock.advance_days(31);
+        assert_eq!(vault.settle(&me, &why).await.unwrap().roots, 1);
+        assert_eq!(mine.held().await.unwrap().len(), 1);
+        // From before the root that the store names: the keeper is the older one.
+        bao.restore(&too_old);
+        let reopened = options(&clock).open(store, mine.clone(), witness(other, &path)).await;
+        assert_eq!(reopened.unwrap_err(), RolledBack::Keeper.into());
+        opens(&vault, &bob, &his).await.unwrap();
+        assert!(opens(&vault, &alice, &hers).await.is_err());
+    });
+}
