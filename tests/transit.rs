@@ -50,7 +50,7 @@ record! {
 /// What the documentation of the keeper says that a token needs.
 pub const KEEPER: &str = r#"
 path "transit/keys"           { capabilities = ["list"] }
-path "transit/keys/cv1-*"     { capabilities = ["create", "read", "update", "delete"] }
+path "transit/keys/cv1-*"     { capabilities = ["read", "update", "delete"] }
 path "transit/encrypt/cv1-*"  { capabilities = ["update"] }
 path "transit/decrypt/cv1-*"  { capabilities = ["update"] }
 "#;
@@ -110,6 +110,14 @@ pub fn options(clock: &ManualClock) -> Options {
         .record::<Order>()
         .settings(Settings::default().height(1).unwrap().bound_ms(300).unwrap())
         .clock(clock.clone())
+}
+
+/// Days pass; an operator confirms that they have.
+pub async fn days(clock: &ManualClock, vaults: &[&Vault], days: u32) {
+    clock.advance_days(days);
+    for vault in vaults {
+        vault.confirm_time(&tester(), &test_ground()).await.unwrap();
+    }
 }
 
 pub fn id(name: &str) -> SubjectId {

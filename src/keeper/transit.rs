@@ -66,12 +66,12 @@ impl ServerCopies {
 /// # What the token may do
 ///
 /// The policy for a mount `transit`; the token needs nothing else but OpenBao's `default` policy, by which it may look at
-/// itself and be renewed. `encrypt` without `create`: with it a request would make a key that is not there, with other
+/// itself and be renewed. Nothing has `create`: with it, to encrypt under a key that is not there would make one, with other
 /// settings.
 ///
 /// ```hcl
 /// path "transit/keys"           { capabilities = ["list"] }
-/// path "transit/keys/cv1-*"     { capabilities = ["create", "read", "update", "delete"] }
+/// path "transit/keys/cv1-*"     { capabilities = ["read", "update", "delete"] }
 /// path "transit/encrypt/cv1-*"  { capabilities = ["update"] }
 /// path "transit/decrypt/cv1-*"  { capabilities = ["update"] }
 /// ```

@@ -25,7 +25,7 @@ fn the_whole_life_ends_in_a_certificate() {
         let refused = options(&clock).open(before.snapshot(), self::keeper(bao), witness(bao, &path)).await;
         assert_eq!(refused.unwrap_err(), RolledBack::Store.into());
         assert_eq!(vault.settle(&me, &why).await.unwrap().roots, 0);
-        clock.advance_days(31);
+        days(&clock, &[&vault], 31).await;
         let settled = vault.settle(&me, &why).await.unwrap();
         assert_eq!((settled.roots, settled.certificates.len()), (1, 1));
         let text = settled.certificates[0].as_str();
@@ -191,7 +191,7 @@ fn two_processes_replace_the_root_in_turn_and_at_once() {
         two.forget(&orders[4].0, forget()).await.unwrap();
         clock.advance_days(1);
         two.shred(&me, &why).await.unwrap();
-        clock.advance_days(31);
+        days(&clock, &[&one, &two], 31).await;
         let certificates = one.settle(&me, &why).await.unwrap().certificates.len();
         let rest = two.settle(&me, &why).await.unwrap().certificates.len();
         assert_eq!(certificates + rest, 5);
@@ -240,7 +240,7 @@ fn abuse_35_who_says_destroyed_and_still_decrypts_gets_no_certificate() {
         vault.forget(&who, forget()).await.unwrap();
         clock.advance_days(1);
         vault.shred(&me, &why).await.unwrap();
-        clock.advance_days(31);
+        days(&clock, &[&vault], 31).await;
         let gone = std::sync::Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
         let deleted = std::sync::Arc::clone(&gone);
         proxy.rule(move |request| {

@@ -31,7 +31,7 @@ fn abuse_41_while_the_keeper_is_away_reads_go_on_and_nothing_is_certified() {
             if away == "killed" { bao.resume() } else { bao.unseal() }
             if away == "killed" {
                 assert_eq!(vault.shred(&me, &why).await.unwrap().subjects, 1);
-                clock.advance_days(31);
+                days(&clock, &[&vault], 31).await;
             }
         }
         assert_eq!(vault.settle(&me, &why).await.unwrap().certificates.len(), 1);
@@ -137,13 +137,14 @@ fn answers_that_no_server_gives_are_errors_that_quote_nothing() {
         }
         // A page of something in between is not a key that is gone.
         for body in ["<html>404</html>", "", "{}", r#"{"errors":null}"#, r#"{"data":null}"#] {
+            let fresh = keeper.candidate(0).await.unwrap();
             proxy.rule(move |request| match request.split(' ').next() {
                 Some("GET") if request.contains("/keys/cv1-") => Act::Say(404, body.to_owned()),
                 _ => Act::Pass,
             });
             let another = keeper.candidate(0).await;
             assert!(another.is_err(), "{body}");
-            assert!(keeper.destroy(root.id).await.is_err(), "{body}");
+            assert!(keeper.destroy(fresh.id).await.is_err(), "{body}");
             proxy.rule(|_| Act::Pass);
         }
         for list in [r#"{"data":{"keys":[7]}}"#, r#"{"data":{"keys":["cv1-"]}}"#, "[]", r#"{"data":{}}"#] {
@@ -197,7 +198,7 @@ fn a_snapshot_of_the_keeper_brings_keys_back_and_the_vault_destroys_them_again()
         clock.advance_days(1);
         vault.shred(&me, &why).await.unwrap();
         let both_keys = bao.snapshot();
-        clock.advance_days(31);
+        days(&clock, &[&vault], 31).await;
         assert_eq!(vault.settle(&me, &why).await.unwrap().certificates.len(), 1);
         assert_eq!(mine.held().await.unwrap().len(), 1);
         // The old root is back, and the witness, which lies elsewhere, knows better than the old store.
@@ -206,7 +207,7 @@ fn a_snapshot_of_the_keeper_brings_keys_back_and_the_vault_destroys_them_again()
         let reopened = options(&clock).open(old_store.snapshot(), mine.clone(), witness(other, &path)).await;
         assert_eq!(reopened.unwrap_err(), RolledBack::Store.into());
         assert_eq!(vault.settle(&me, &why).await.unwrap().roots, 0, "retired anew");
-        clock.advance_days(31);
+        days(&clock, &[&vault], 31).await;
         assert_eq!(vault.settle(&me, &why).await.unwrap().roots, 1);
         assert_eq!(mine.held().await.unwrap().len(), 1);
         // From before the root that the store names: the keeper is the older one.
