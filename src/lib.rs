@@ -93,6 +93,7 @@
 //! | `postgres` | no | `store::PostgresStore`: a table in a PostgreSQL database, any number of processes; `witness::PostgresWitness`: one in another |
 //! | `postgres-types` | no | [`Sealed`] as a `bytea` column for `tokio-postgres` and `postgres` |
 //! | `sqlx-0_9` | no | [`Sealed`] as a `BYTEA` column for `sqlx` 0.9; needs Rust 1.94, as `sqlx` does |
+//! | `transit` | no | `keeper::TransitKeeper`: root keys in OpenBao or HashiCorp Vault; `witness::KvWitness`: its key-value store |
 //! | `testing` | no | `testing`: a vault in memory, a clock by hand, faults, the store contract |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -14,7 +14,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use customer_vault::error::{KeeperError, Misuse, RolledBack};
-use customer_vault::keeper::{BaoOptions, ErasureClass, Held, Keeper, ServerCopies, Serves, TransitKeeper, VaultId};
+use customer_vault::keeper::{
+    BaoOptions, ErasureClass, Held, Keeper, ServerCopies, Serves, TransitKeeper, VaultId,
+};
 use customer_vault::store::MemoryStore;
 use customer_vault::testing::{ManualClock, ephemeral, grant, test_ground, tester};
 use customer_vault::value::PersonName;

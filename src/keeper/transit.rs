@@ -367,8 +367,14 @@ impl Server<'_> {
         if answer.is_nothing()? {
             return Err(KeeperError::Io);
         }
-        let Settings { kind, derived, exportable, allow_plaintext_backup, convergent_encryption, imported_key } =
-            answer.read::<About<'_>>()?.data;
+        let Settings {
+            kind,
+            derived,
+            exportable,
+            allow_plaintext_backup,
+            convergent_encryption,
+            imported_key,
+        } = answer.read::<About<'_>>()?.data;
         let weak = exportable || allow_plaintext_backup || convergent_encryption || imported_key;
         if kind == "aes256-gcm96" && derived && !weak { Ok(()) } else { Err(KeeperError::Unfit) }
     }
@@ -380,8 +386,7 @@ impl Server<'_> {
         let mut body = Zeroizing::new(String::with_capacity(512));
         let written = write!(body, r#"{{"plaintext":"{plaintext}","context":"{}"}}"#, name.context());
         written.map_err(|_| KeeperError::Io)?;
-        let answer =
-            self.client.post(&format!("{}/encrypt/{}", self.mount, name.text()), body.as_bytes())?;
+        let answer = self.client.post(&format!("{}/encrypt/{}", self.mount, name.text()), body.as_bytes())?;
         ciphertext_of(answer.read::<Encrypted<'_>>()?.data.ciphertext)
     }
 

@@ -41,8 +41,10 @@ const ATTEMPTS: u32 = 20;
 /// lines, so that `max_versions` may be what it is; 1 saves space. Where the mount or the path deletes versions after a time
 /// (`delete_version_after`) they would be lost: binding, and every read and write, fails with [`KeeperError::Unfit`].
 ///
-/// Restored to an older state it knows fewer lines than the store, as
-/// [`PostgresWitness`](crate::witness::NoWitness) says of itself: the next open brings it up to the store without a word.
+/// Restored to an older state, it knows fewer lines than the store. The next open brings it up to the store without a word,
+/// because a process that died before it told the witness leaves the same. What an older witness cannot do is to find a
+/// store that is as old as itself. With nothing at its path any more it is [`KeeperError::Damaged`] to those who have the
+/// vault open, and bound anew by the next open.
 ///
 /// Whoever may write its path can make the vault refuse to open, or lose lines from its end; they cannot make one up: lines
 /// are chained by a key of the vault. Lines are pseudonymous. A request whose outcome is lost is made again: what it wrote
@@ -335,7 +337,8 @@ impl Entries<'_> {
             let tail = self.tail(hint)?;
             let end = tail.content.end();
             self.compare(lines, &tail.content)?;
-            let fresh: Vec<(u64, &Vec<u8>)> = lines.range(end..).map(|(number, line)| (*number, line)).collect();
+            let fresh: Vec<(u64, &Vec<u8>)> =
+                lines.range(end..).map(|(number, line)| (*number, line)).collect();
             if fresh.iter().zip(end..).any(|((number, _), expected)| *number != expected) {
                 return Err(KeeperError::Damaged);
             }
@@ -349,7 +352,12 @@ impl Entries<'_> {
     }
 
     /// False where an entry was not what it was read as.
-    fn append(&self, tail: Seen<Chunk>, fresh: &[(u64, &Vec<u8>)], hint: &mut Hint) -> Result<bool, KeeperError> {
+    fn append(
+        &self,
+        tail: Seen<Chunk>,
+        fresh: &[(u64, &Vec<u8>)],
+        hint: &mut Hint,
+    ) -> Result<bool, KeeperError> {
         let Seen { mut version, content: mut chunk } = tail;
         let mut left = fresh.iter().peekable();
         while left.peek().is_some() {
@@ -419,9 +427,12 @@ impl Entries<'_> {
             let numbered = chunk.lines.into_iter().zip(at..);
             let wanted = numbered.filter(|(_, number)| *number >= from);
             lines.extend(wanted.map(|(bytes, number)| Line { number, bytes }));
-            if !full {
+            if at < last && (!full || next > last) {
                 // What is listed behind it does not join on.
-                return if next <= last { Err(KeeperError::Damaged) } else { Ok(lines) };
+                return Err(KeeperError::Damaged);
+            }
+            if !full {
+                return Ok(lines);
             }
             at = next;
         }

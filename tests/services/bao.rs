@@ -41,7 +41,11 @@ pub struct Bao {
     dir: PathBuf,
     pub port: u16,
     pub plain: u16,
+    /// Where clients have to show a certificate.
+    pub mutual: u16,
     pub authority: String,
+    pub chain: String,
+    pub key: String,
     pub root: String,
     unseal: String,
     process: Option<u32>,
@@ -53,8 +57,10 @@ impl Bao {
         let program = program()?;
         for old in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
             let file = old.file_name();
-            let process = file.to_str().and_then(|name| name.strip_prefix("customer-vault-bao-")?.split('-').next());
-            if process.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()) {
+            let process =
+                file.to_str().and_then(|name| name.strip_prefix("customer-vault-bao-")?.split('-').next());
+            if process.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists())
+            {
                 drop(fs::remove_dir_all(old.path()));
             }
         }
@@ -62,9 +68,10 @@ impl Bao {
         drop(fs::remove_dir_all(&dir));
         fs::create_dir_all(dir.join("data")).unwrap();
         let (authority, chain, key) = certificate();
-        fs::write(dir.join("chain.pem"), chain).unwrap();
-        fs::write(dir.join("key.pem"), key).unwrap();
-        let (port, plain, cluster) = (free_port(), free_port(), free_port());
+        for (name, text) in [("authority.pem", &authority), ("chain.pem", &chain), ("key.pem", &key)] {
+            fs::write(dir.join(name), text).unwrap();
+        }
+        let [port, plain, mutual, cluster, cluster_two, cluster_three] = [(); 6].map(|()| free_port());
         let shown = dir.display();
         let config = format!(
             r#"storage "raft" {{ path = "{shown}/data" node_id = "one" }}
@@ -76,17 +83,25 @@ listener "tcp" {{
 }}
 listener "tcp" {{
   address = "127.0.0.1:{plain}"
-  cluster_address = "127.0.0.1:{}"
+  cluster_address = "127.0.0.1:{cluster_two}"
   tls_disable = true
+}}
+listener "tcp" {{
+  address = "127.0.0.1:{mutual}"
+  cluster_address = "127.0.0.1:{cluster_three}"
+  tls_cert_file = "{shown}/chain.pem"
+  tls_key_file = "{shown}/key.pem"
+  tls_client_ca_file = "{shown}/authority.pem"
+  tls_require_and_verify_client_cert = true
 }}
 api_addr = "https://127.0.0.1:{port}"
 cluster_addr = "https://127.0.0.1:{cluster}"
 disable_mlock = true
-"#,
-            free_port()
+"#
         );
         fs::write(dir.join("config.hcl"), config).unwrap();
-        let mut bao = Bao { dir, port, plain, authority, root: String::new(), unseal: String::new(), process: None };
+        let (root, unseal) = (String::new(), String::new());
+        let mut bao = Bao { dir, port, plain, mutual, authority, chain, key, root, unseal, process: None };
         bao.run(&program);
         let (_, said) = bao.api("POST", "sys/init", "", json!({"secret_shares": 1, "secret_threshold": 1}));
         bao.root = said["root_token"].as_str().unwrap().to_owned();
@@ -344,7 +359,8 @@ fn serve(mut client: TcpStream, plain: u16, rule: &Mutex<Rule>) -> std::io::Resu
         request.extend_from_slice(&part[..read]);
     };
     let text = String::from_utf8_lossy(&request[..head]).to_lowercase();
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0);
+    let length =
+        text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0);
     while request.len() < head + length {
         let read = client.read(&mut part)?;
         request.extend_from_slice(&part[..read]);
@@ -354,7 +370,9 @@ fn serve(mut client: TcpStream, plain: u16, rule: &Mutex<Rule>) -> std::io::Resu
         Act::Cut => return Ok(()),
         Act::Say(status, body) => {
             let length = body.len();
-            let answer = format!("HTTP/1.1 {status} Said\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+            let answer = format!(
+                "HTTP/1.1 {status} Said\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
             return client.write_all(answer.as_bytes());
         }
         Act::Wait(time) => std::thread::sleep(time),

@@ -31,7 +31,8 @@ fn the_whole_life_ends_in_a_certificate() {
         let text = settled.certificates[0].as_str();
         assert!(text.contains("service") && text.contains("unreadable"), "{text}");
         // Abuse 5: the copy from before opens for nobody, its root is gone.
-        let recovered = options(&clock).recover(before, self::keeper(bao), witness(bao, &path), &me, &why).await;
+        let recovered =
+            options(&clock).recover(before, self::keeper(bao), witness(bao, &path), &me, &why).await;
         assert_eq!(recovered.unwrap_err(), RolledBack::Gone.into());
         assert!(opens(&vault, &alice, &hers).await.is_err());
         opens(&vault, &bob, &his).await.unwrap();

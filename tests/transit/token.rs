@@ -23,7 +23,8 @@ fn asking(bao: &Bao, tokens: Vec<String>) -> (BaoOptions, Arc<AtomicU32>) {
 #[test]
 fn the_policies_that_the_documentation_prints_are_these() {
     let docs = |file: &str| {
-        let text = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        let text =
+            std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
         let lines = text.lines().filter_map(|line| line.strip_prefix("/// path "));
         lines.map(|line| format!("path {line}\n")).collect::<String>()
     };
@@ -140,6 +141,39 @@ fn a_certificate_that_is_not_trusted_is_no_server_of_ours() {
     let plain = format!("https://127.0.0.1:{}", bao.plain);
     let options = server::of(&plain, &bao.root).certificate_authorities(&bao.authority).unwrap();
     assert_eq!(try_keeper(options, "transit").unwrap_err(), KeeperError::Unreachable.into());
+}
+
+#[test]
+fn a_client_shows_its_certificate_where_the_server_asks_for_one() {
+    let Some(bao) = shared() else { return };
+    let url = format!("https://127.0.0.1:{}", bao.mutual);
+    let options = || server::of(&url, &bao.root).certificate_authorities(&bao.authority).unwrap();
+    assert_eq!(try_keeper(options(), "transit").unwrap_err(), KeeperError::Unreachable.into());
+    assert!(try_keeper(options().client_certificate(&bao.chain, &bao.key).unwrap(), "transit").is_ok());
+    let (_, chain, key) = server::certificate();
+    let strange = options().client_certificate(&chain, &key).unwrap();
+    assert_eq!(try_keeper(strange, "transit").unwrap_err(), KeeperError::Unreachable.into());
+}
+
+#[test]
+fn a_token_whose_life_could_not_be_asked_for_at_first_is_renewed_all_the_same() {
+    let Some(bao) = shared() else { return };
+    block_on(async {
+        let proxy = Proxy::before(bao);
+        let token = bao.token("", KEEPER, json!({"ttl": "3s", "renewable": true, "explicit_max_ttl": "60s"}));
+        let away = Arc::new(AtomicU32::new(0));
+        let asked = Arc::clone(&away);
+        proxy.rule(move |request| {
+            let first = request.contains("lookup-self") && asked.fetch_add(1, Ordering::Relaxed) == 0;
+            if first { Act::Cut } else { Act::Pass }
+        });
+        let keeper = keeper_at(server::of(&proxy.url, &token));
+        Keeper::bind(&keeper, vault_id()).await.unwrap();
+        keeper.held().await.unwrap();
+        assert_eq!(away.load(Ordering::Relaxed), 2);
+        std::thread::sleep(Duration::from_secs(6));
+        keeper.held().await.unwrap();
+    });
 }
 
 #[test]

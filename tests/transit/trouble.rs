@@ -1,7 +1,7 @@
 //! The server away, sealed, slow, behind, or cut off in the middle of a request.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -16,7 +16,11 @@ fn abuse_41_while_the_keeper_is_away_reads_go_on_and_nothing_is_certified() {
         let (alice, bob) = (id("alice"), id("bob"));
         let (hers, his) = (sealed(&vault, &alice).await, sealed(&vault, &bob).await);
         for away in ["killed", "sealed"] {
-            if away == "killed" { bao.kill() } else { bao.seal() }
+            if away == "killed" {
+                bao.kill()
+            } else {
+                bao.seal()
+            }
             opens(&vault, &bob, &his).await.unwrap();
             // The fence stands in the store; the witness is told later.
             if away == "killed" {
@@ -28,7 +32,11 @@ fn abuse_41_while_the_keeper_is_away_reads_go_on_and_nothing_is_certified() {
             let unreachable = Error::from(KeeperError::Unreachable);
             assert_eq!(vault.shred(&me, &why).await.unwrap_err(), unreachable, "{away}");
             assert_eq!(vault.settle(&me, &why).await.unwrap_err(), unreachable, "{away}");
-            if away == "killed" { bao.resume() } else { bao.unseal() }
+            if away == "killed" {
+                bao.resume()
+            } else {
+                bao.unseal()
+            }
             if away == "killed" {
                 assert_eq!(vault.shred(&me, &why).await.unwrap().subjects, 1);
                 days(&clock, &[&vault], 31).await;
@@ -76,12 +84,18 @@ fn every_request_may_be_lost_before_or_after_it_was_done() {
     let Some(bao) = shared() else { return };
     block_on(async {
         let proxy = Proxy::before(bao);
-        for act in [Act::Lose, Act::Cut, Act::Say(503, r#"{"errors":["sealed"]}"#.into()), Act::Say(429, String::new())] {
+        for act in [
+            Act::Lose,
+            Act::Cut,
+            Act::Say(503, r#"{"errors":["sealed"]}"#.into()),
+            Act::Say(429, String::new()),
+        ] {
             let keeper = keeper_at(server::of(&proxy.url, &bao.root));
             Keeper::bind(&keeper, vault_id()).await.unwrap();
             let (turn, bad) = (AtomicBool::new(false), act.clone());
             // Every other request.
-            proxy.rule(move |_| if turn.fetch_xor(true, Ordering::Relaxed) { Act::Pass } else { bad.clone() });
+            proxy
+                .rule(move |_| if turn.fetch_xor(true, Ordering::Relaxed) { Act::Pass } else { bad.clone() });
             let (one, two) = (keeper.candidate(0).await.unwrap(), keeper.candidate(0).await.unwrap());
             keeper.activate(1, one.id).await.unwrap();
             assert_eq!(keeper.unwrap(one.id, &one.wrapped).await.unwrap().expose(), one.key.expose());
@@ -174,7 +188,8 @@ fn a_redirect_is_not_followed_and_the_token_goes_nowhere_else() {
         for mut client in from.incoming().flatten() {
             use std::io::{Read as _, Write as _};
             drop(client.read(&mut [0; 4096]));
-            let answer = format!("HTTP/1.1 307 Go\r\nlocation: http://{elsewhere}/v1/x\r\ncontent-length: 0\r\n\r\n");
+            let answer =
+                format!("HTTP/1.1 307 Go\r\nlocation: http://{elsewhere}/v1/x\r\ncontent-length: 0\r\n\r\n");
             drop(client.write_all(answer.as_bytes()));
         }
     });
@@ -216,5 +231,72 @@ fn a_snapshot_of_the_keeper_brings_keys_back_and_the_vault_destroys_them_again()
         assert_eq!(reopened.unwrap_err(), RolledBack::Keeper.into());
         opens(&vault, &bob, &his).await.unwrap();
         assert!(opens(&vault, &alice, &hers).await.is_err());
+    });
+}
+
+/// Abuse 35: one process stands still before its n-th request or dies there, another replaces the root meanwhile.
+#[test]
+fn abuse_35_two_processes_replace_the_root_and_one_is_paused_or_killed_anywhere() {
+    let Some(bao) = shared() else { return };
+    block_on(async {
+        let (me, why) = (tester(), test_ground());
+        let mut ended = 0;
+        for (n, dies) in (0..14).flat_map(|n| [(n, false), (n, true)]) {
+            let (proxy, path, clock) = (Proxy::before(bao), path(), clock());
+            let store = MemoryStore::shared_between_handles();
+            let slow = keeper_at(
+                server::of(&proxy.url, &bao.root).wait_for_answer(Duration::from_secs(30)).retries(0),
+            );
+            let one = options(&clock).create(store.clone(), slow, witness(bao, &path)).await.unwrap();
+            let two = options(&clock).open(store.clone(), keeper(bao), witness(bao, &path)).await.unwrap();
+            let (alice, bob, carol) = (id("alice"), id("bob"), id("carol"));
+            let orders = [sealed(&one, &alice).await, sealed(&one, &bob).await, sealed(&one, &carol).await];
+            one.forget(&alice, forget()).await.unwrap();
+            clock.advance_days(1);
+            let (go_on, waits) = std::sync::mpsc::channel::<()>();
+            let (stands, stood) = std::sync::mpsc::channel::<()>();
+            let mut asked = 0;
+            proxy.rule(move |_| {
+                asked += 1;
+                if dies && asked > n {
+                    let _ = stands.send(());
+                    return Act::Cut;
+                }
+                if asked == n + 1 {
+                    let _ = stands.send(());
+                    let _ = waits.recv_timeout(Duration::from_secs(20));
+                }
+                Act::Pass
+            });
+            let first = std::thread::scope(|threads| {
+                let first = threads.spawn(|| block_on(one.shred(&tester(), &test_ground())));
+                // It stands, or it is through without as many requests.
+                while stood.try_recv().is_err() && !first.is_finished() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                block_on(two.forget(&bob, forget())).unwrap();
+                clock.advance_days(1);
+                let second = block_on(two.shred(&tester(), &test_ground()));
+                assert!(matches!(second, Ok(_) | Err(Error::Busy)), "{n} {dies}: {second:?}");
+                let _ = go_on.send(());
+                first.join().unwrap()
+            });
+            ended += usize::from(first.is_ok());
+            drop(one);
+            two.shred(&me, &why).await.unwrap();
+            days(&clock, &[&two], 31).await;
+            two.shred(&me, &why).await.unwrap();
+            let mut certificates = two.settle(&me, &why).await.unwrap().certificates.len();
+            // A root that only the keeper knew of was retired just now.
+            days(&clock, &[&two], 31).await;
+            certificates += two.settle(&me, &why).await.unwrap().certificates.len();
+            assert_eq!(certificates, 2, "{n} {dies}");
+            drop(two);
+            let again = options(&clock).open(store, keeper(bao), witness(bao, &path)).await.unwrap();
+            for (who, order, there) in [(&alice, 0, false), (&bob, 1, false), (&carol, 2, true)] {
+                assert_eq!(opens(&again, who, &orders[order]).await.is_ok(), there, "{n} {dies} {order}");
+            }
+        }
+        assert!((5..28).contains(&ended), "paused ones come through, killed ones do not: {ended}");
     });
 }

@@ -127,7 +127,13 @@ impl Client {
         }
     }
 
-    fn attempt(&self, method: &Method, path: &str, body: Option<&[u8]>, token: &HeaderValue) -> Result<Answer, Failed> {
+    fn attempt(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&[u8]>,
+        token: &HeaderValue,
+    ) -> Result<Answer, Failed> {
         let said = |_| Failed::Said(KeeperError::Io);
         let mut request = Request::builder().method(method).uri(self.options.url(path));
         request = request.header("X-Vault-Token", token).header("X-Vault-Request", "true");
@@ -161,16 +167,26 @@ impl Client {
 
     /// The token that there is, or a new one.
     fn token(&self) -> Result<HeaderValue, KeeperError> {
-        if let Some(token) = self.lease().token() {
-            return Ok(token);
-        }
-        let asked = (self.options.token)()?;
-        let mut token = HeaderValue::from_str(asked.trim()).map_err(|_| KeeperError::Refused)?;
-        token.set_sensitive(true);
-        // Where the token may not ask about itself, or the server does not answer now, it is used as it is.
-        let life = self.attempt(&Method::GET, "auth/token/lookup-self", None, &token).ok();
-        let life = life.and_then(|answer| answer.read::<super::token::Looked>().ok());
-        self.lease().begin(&token, life.and_then(|looked| looked.life()));
+        let known = self.lease().token();
+        let token = match known {
+            Some((token, true)) => return Ok(token),
+            Some((token, false)) => token,
+            None => {
+                let asked = (self.options.token)()?;
+                let mut token = HeaderValue::from_str(asked.trim()).map_err(|_| KeeperError::Refused)?;
+                token.set_sensitive(true);
+                self.lease().begin(&token);
+                token
+            }
+        };
+        let life = match self.attempt(&Method::GET, "auth/token/lookup-self", None, &token) {
+            // The server does not answer now: it is asked again with the next request.
+            Err(Failed::Now) => return Ok(token),
+            Ok(answer) => answer.read::<super::token::Looked>().ok().and_then(|looked| looked.life()),
+            // It may not ask about itself, and is used as it is.
+            Err(_) => None,
+        };
+        self.lease().lasts(&token, life);
         self.renewal.poke();
         Ok(token)
     }
@@ -181,15 +197,15 @@ impl Client {
     }
 
     pub(super) fn renew(&self) {
-        let Some(token) = self.lease().token() else { return };
+        let Some((token, _)) = self.lease().token() else { return };
         match self.attempt(&Method::POST, "auth/token/renew-self", Some(b"{}"), &token) {
             Ok(answer) => {
                 let renewed = answer.read::<super::token::Renewed>().ok();
-                self.lease().renewed(&token, renewed.and_then(|renewed| renewed.life()));
+                self.lease().lasts(&token, renewed.and_then(|renewed| renewed.life()));
             }
             Err(Failed::Now) => self.lease().not_renewed(),
             // Whoever calls next asks for another one, or goes on with this for as long as it lasts.
-            Err(Failed::Token | Failed::Said(_)) => self.lease().renewed(&token, None),
+            Err(Failed::Token | Failed::Said(_)) => self.lease().lasts(&token, None),
         }
     }
 }
@@ -206,7 +222,9 @@ fn failed(error: &ureq::Error) -> Failed {
     use std::io::ErrorKind;
     match error {
         // A certificate that is not trusted: trying again does not make it so.
-        ureq::Error::Io(error) if error.kind() == ErrorKind::InvalidData => Failed::Said(KeeperError::Unreachable),
+        ureq::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
+            Failed::Said(KeeperError::Unreachable)
+        }
         ureq::Error::Rustls(_) | ureq::Error::Tls(_) => Failed::Said(KeeperError::Unreachable),
         ureq::Error::Io(_)
         | ureq::Error::Timeout(_)

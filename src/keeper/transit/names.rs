@@ -136,7 +136,10 @@ mod tests {
     #[test]
     fn a_key_has_one_name_and_a_name_one_key() {
         let text = NAME.text();
-        assert_eq!(text, "cv1-abababababababababababababababab-0000000000000102-07070707070707070707070707070707");
+        assert_eq!(
+            text,
+            "cv1-abababababababababababababababab-0000000000000102-07070707070707070707070707070707"
+        );
         let marker = KeyName { active: true, ..NAME };
         assert_eq!(KeyName::parse(&text), Some(NAME));
         assert_eq!(KeyName::parse(&marker.text()), Some(marker));
@@ -160,7 +163,8 @@ mod tests {
     fn the_context_is_label_vault_epoch_and_root() {
         use base64ct::Encoding as _;
         let context = base64ct::Base64::decode_vec(&NAME.context()).unwrap();
-        let literal = [b"customer-vault/v1/transit".as_slice(), &[0xab; 16], &[0, 0, 0, 0, 0, 0, 1, 2], &[7; 16]];
+        let literal =
+            [b"customer-vault/v1/transit".as_slice(), &[0xab; 16], &[0, 0, 0, 0, 0, 0, 1, 2], &[7; 16]];
         assert_eq!(context, literal.concat());
     }
 

@@ -32,7 +32,11 @@ pub struct BaoOptions {
 impl fmt::Debug for BaoOptions {
     /// Without address, namespace and token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options = f.debug_struct("BaoOptions").field("answer", &self.answer).field("retries", &self.retries).finish_non_exhaustive();
+        let options = f
+            .debug_struct("BaoOptions")
+            .field("answer", &self.answer)
+            .field("retries", &self.retries)
+            .finish_non_exhaustive();
         options
     }
 }

@@ -53,23 +53,25 @@ impl Renewed {
 #[derive(Default)]
 pub(super) struct Lease {
     token: Option<HeaderValue>,
+    /// Whether the server has said how long it lasts, or that it does not say.
+    asked: bool,
     /// When to renew and when it ends, on the monotonic clock.
     renews_at: Option<Duration>,
     ends_at: Duration,
 }
 
 impl Lease {
-    pub(super) fn token(&self) -> Option<HeaderValue> {
-        self.token.clone()
+    /// With whether it is known how long it lasts.
+    pub(super) fn token(&self) -> Option<(HeaderValue, bool)> {
+        Some((self.token.clone()?, self.asked))
     }
 
     pub(super) fn renews_at(&self) -> Option<Duration> {
         self.renews_at
     }
 
-    pub(super) fn begin(&mut self, token: &HeaderValue, life_s: Option<u64>) {
-        self.token = Some(token.clone());
-        self.lasts(life_s);
+    pub(super) fn begin(&mut self, token: &HeaderValue) {
+        *self = Lease { token: Some(token.clone()), ..Lease::default() };
     }
 
     /// The server has refused it.
@@ -79,10 +81,18 @@ impl Lease {
         }
     }
 
-    pub(super) fn renewed(&mut self, token: &HeaderValue, life_s: Option<u64>) {
-        if self.token.as_ref() == Some(token) {
-            self.lasts(life_s);
+    /// It lasts so many seconds and can be renewed, or it cannot. It is renewed when two thirds are over, never twice within
+    /// a second.
+    pub(super) fn lasts(&mut self, token: &HeaderValue, life_s: Option<u64>) {
+        if self.token.as_ref() != Some(token) {
+            return;
         }
+        let now = SystemClock.monotonic();
+        let life = Duration::from_secs(life_s.unwrap_or(0));
+        let wait = (life / 3).saturating_mul(2).max(Duration::from_secs(1));
+        self.asked = true;
+        self.ends_at = now.saturating_add(life);
+        self.renews_at = life_s.map(|_| now.saturating_add(wait));
     }
 
     /// Tried again after half of what is left, until nothing is left.
@@ -90,15 +100,6 @@ impl Lease {
         let now = SystemClock.monotonic();
         let left = self.ends_at.saturating_sub(now);
         self.renews_at = (left > Duration::from_secs(1)).then(|| now.saturating_add(left / 2));
-    }
-
-    /// Renewed when two thirds are over; never twice within a second.
-    fn lasts(&mut self, life_s: Option<u64>) {
-        let now = SystemClock.monotonic();
-        let life = Duration::from_secs(life_s.unwrap_or(0));
-        self.ends_at = now.saturating_add(life);
-        let wait = (life / 3).saturating_mul(2).max(Duration::from_secs(1));
-        self.renews_at = life_s.map(|_| now.saturating_add(wait));
     }
 }
 

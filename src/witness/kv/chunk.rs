@@ -134,7 +134,9 @@ mod tests {
     #[test]
     fn what_is_not_canonical_too_much_or_anothers_is_refused() {
         let long = Base64::encode_string(&[0; 4097]);
-        for lines in ["", r#""b25l ""#, r#""b25l=""#, r#""b25""#, r#""b25=""#, "7", "null", &format!("{long:?}")] {
+        for lines in
+            ["", r#""b25l ""#, r#""b25l=""#, r#""b25""#, r#""b25=""#, "7", "null", &format!("{long:?}")]
+        {
             assert_eq!(of(&json(lines)), Err(KeeperError::Damaged), "{lines}");
         }
         let many = |count: usize, line: &str| vec![format!("{line:?}"); count].join(",");
@@ -152,7 +154,9 @@ mod tests {
     fn names_are_in_the_order_of_lines() {
         assert_eq!(Chunk::name(257), "0000000000000101");
         assert_eq!(Chunk::first_of("0000000000000101"), Some(257));
-        for other in ["vault", "101", "000000000000010G", "+000000000000101", "000000000000010A", "0000000000000101/"] {
+        for other in
+            ["vault", "101", "000000000000010G", "+000000000000101", "000000000000010A", "0000000000000101/"]
+        {
             assert_eq!(Chunk::first_of(other), None, "{other}");
         }
         let full = Chunk { first: 1, lines: vec![Vec::new(); FULL_LINES] };
