@@ -50,7 +50,7 @@ record! {
 }
 
 /// What the documentation of the keeper says that a token needs.
-pub const KEEPER: &str = r#"
+const KEEPER: &str = r#"
 path "transit/keys"           { capabilities = ["list"] }
 path "transit/keys/cv1-*"     { capabilities = ["read", "update", "delete"] }
 path "transit/encrypt/cv1-*"  { capabilities = ["update"] }
@@ -58,56 +58,56 @@ path "transit/decrypt/cv1-*"  { capabilities = ["update"] }
 "#;
 
 /// And that of the witness, for every path of these tests.
-pub const WITNESS: &str = r#"
+const WITNESS: &str = r#"
 path "secret/data/+/*"     { capabilities = ["create", "read", "update"] }
 path "secret/metadata/+/*" { capabilities = ["list"] }
 "#;
 
 /// One server for the tests that leave it as it is; `None` where there is none, which was said then.
-pub fn shared() -> Option<&'static Bao> {
+fn shared() -> Option<&'static Bao> {
     static SERVER: OnceLock<Option<Bao>> = OnceLock::new();
     SERVER.get_or_init(|| Bao::start("transit")).as_ref()
 }
 
-pub fn keeper_at(options: BaoOptions) -> TransitKeeper {
+fn keeper_at(options: BaoOptions) -> TransitKeeper {
     try_keeper(options, "transit").unwrap()
 }
 
-pub fn try_keeper(options: BaoOptions, mount: &str) -> Result<TransitKeeper> {
+fn try_keeper(options: BaoOptions, mount: &str) -> Result<TransitKeeper> {
     block_on(TransitKeeper::connect(options, mount, ServerCopies::kept_for_days(14).unwrap()))
 }
 
-pub fn keeper(bao: &Bao) -> TransitKeeper {
+fn keeper(bao: &Bao) -> TransitKeeper {
     keeper_at(bao.options(&bao.token("", KEEPER, json!({}))))
 }
 
 /// A path that no other test has.
-pub fn path() -> String {
+fn path() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("shop-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-pub fn witness(bao: &Bao, path: &str) -> KvWitness {
+fn witness(bao: &Bao, path: &str) -> KvWitness {
     let options = bao.options(&bao.token("", WITNESS, json!({})));
     block_on(KvWitness::connect(options, "secret", path)).unwrap()
 }
 
 /// A vault's name that no other test has.
-pub fn vault_id() -> VaultId {
+fn vault_id() -> VaultId {
     block_on(ephemeral(Options::new())).unwrap().id()
 }
 
-pub fn bound(bao: &Bao) -> TransitKeeper {
+fn bound(bao: &Bao) -> TransitKeeper {
     let keeper = keeper(bao);
     block_on(Keeper::bind(&keeper, vault_id())).unwrap();
     keeper
 }
 
-pub fn clock() -> ManualClock {
+fn clock() -> ManualClock {
     ManualClock::at(Day::from_ymd(2026, 1, 5).unwrap())
 }
 
-pub fn options(clock: &ManualClock) -> Options {
+fn options(clock: &ManualClock) -> Options {
     Options::new()
         .record::<Order>()
         .settings(Settings::default().height(1).unwrap().bound_ms(300).unwrap())
@@ -115,31 +115,31 @@ pub fn options(clock: &ManualClock) -> Options {
 }
 
 /// Days pass; an operator confirms that they have.
-pub async fn days(clock: &ManualClock, vaults: &[&Vault], days: u32) {
+async fn days(clock: &ManualClock, vaults: &[&Vault], days: u32) {
     clock.advance_days(days);
     for vault in vaults {
         vault.confirm_time(&tester(), &test_ground()).await.unwrap();
     }
 }
 
-pub fn id(name: &str) -> SubjectId {
+fn id(name: &str) -> SubjectId {
     SubjectId::new(name).unwrap()
 }
 
 /// Enrolls somebody and seals an order.
-pub async fn sealed(vault: &Vault, who: &SubjectId) -> SealedOrder {
+async fn sealed(vault: &Vault, who: &SubjectId) -> SealedOrder {
     vault.enroll(who, [], &tester(), &test_ground()).await.unwrap();
     let sealer = vault.sealer::<Order>(who, &tester(), &test_ground()).await.unwrap();
     sealer.seal(Order { name: PersonName::parse("Ada Lovelace").unwrap() }, &7).unwrap()
 }
 
 /// Whether it opens now.
-pub async fn opens(vault: &Vault, who: &SubjectId, order: &SealedOrder) -> Result<()> {
+async fn opens(vault: &Vault, who: &SubjectId, order: &SealedOrder) -> Result<()> {
     let grant = grant::<Shipping>(vault, who).await?;
     order.open(&grant, &7)?.name()?;
     Ok(())
 }
 
-pub fn forget() -> Forget {
+fn forget() -> Forget {
     Forget::by(&tester(), &test_ground()).without_grace()
 }

@@ -291,6 +291,7 @@ struct About<'a> {
 }
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "as the server says it")]
 struct Settings<'a> {
     #[serde(rename = "type")]
     kind: &'a str,

@@ -104,8 +104,8 @@ disable_mlock = true
         let mut bao = Bao { dir, port, plain, mutual, authority, chain, key, root, unseal, process: None };
         bao.run(&program);
         let (_, said) = bao.api("POST", "sys/init", "", json!({"secret_shares": 1, "secret_threshold": 1}));
-        bao.root = said["root_token"].as_str().unwrap().to_owned();
-        bao.unseal = said["keys_base64"][0].as_str().unwrap().to_owned();
+        said["root_token"].as_str().unwrap().clone_into(&mut bao.root);
+        said["keys_base64"][0].as_str().unwrap().clone_into(&mut bao.unseal);
         bao.unseal();
         bao.mount("", "transit", json!({"type": "transit"}));
         bao.mount("", "secret", json!({"type": "kv", "options": {"version": "2"}}));

@@ -32,12 +32,8 @@ pub struct BaoOptions {
 impl fmt::Debug for BaoOptions {
     /// Without address, namespace and token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options = f
-            .debug_struct("BaoOptions")
-            .field("answer", &self.answer)
-            .field("retries", &self.retries)
-            .finish_non_exhaustive();
-        options
+        let mut shown = f.debug_struct("BaoOptions");
+        shown.field("answer", &self.answer).field("retries", &self.retries).finish_non_exhaustive()
     }
 }
 
@@ -154,13 +150,10 @@ impl BaoOptions {
         if !self.secure {
             return Ok(config.build().new_agent());
         }
-        let authorities = match &self.authorities {
-            Some(own) => own.clone(),
-            None => {
-                let machine = rustls_native_certs::load_native_certs().certs;
-                machine.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect()
-            }
-        };
+        let authorities = self.authorities.clone().unwrap_or_else(|| {
+            let machine = rustls_native_certs::load_native_certs().certs;
+            machine.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect()
+        });
         if authorities.is_empty() {
             return Err(Misuse::Setting.into());
         }

@@ -89,7 +89,8 @@ impl Lease {
         }
         let now = SystemClock.monotonic();
         let life = Duration::from_secs(life_s.unwrap_or(0));
-        let wait = (life / 3).saturating_mul(2).max(Duration::from_secs(1));
+        let third = life.checked_div(3).unwrap_or_default();
+        let wait = third.saturating_mul(2).max(Duration::from_secs(1));
         self.asked = true;
         self.ends_at = now.saturating_add(life);
         self.renews_at = life_s.map(|_| now.saturating_add(wait));
@@ -99,7 +100,8 @@ impl Lease {
     pub(super) fn not_renewed(&mut self) {
         let now = SystemClock.monotonic();
         let left = self.ends_at.saturating_sub(now);
-        self.renews_at = (left > Duration::from_secs(1)).then(|| now.saturating_add(left / 2));
+        let half = left.checked_div(2).unwrap_or_default();
+        self.renews_at = (left > Duration::from_secs(1)).then(|| now.saturating_add(half));
     }
 }
 
