@@ -82,7 +82,8 @@ fn a_candidate_is_wrapped_activated_unwrapped_and_destroyed() {
 fn what_is_wrapped_opens_as_the_root_of_its_own_vault_and_epoch_only() {
     let Some(bao) = shared() else { return };
     block_on(async {
-        let keeper = bound(bao);
+        let (keeper, vault) = (keeper(bao), vault_id());
+        Keeper::bind(&keeper, vault).await.unwrap();
         let (one, two) = (keeper.candidate(0).await.unwrap(), keeper.candidate(0).await.unwrap());
         // Another epoch in the wrapped bytes: that key is not there, this root's is.
         let mut other_epoch = one.wrapped.clone();
@@ -97,6 +98,20 @@ fn what_is_wrapped_opens_as_the_root_of_its_own_vault_and_epoch_only() {
         for cut in [0, 1, 68, 117] {
             assert_eq!(keeper.unwrap(one.id, &one.wrapped[..cut]).await.err(), Some(KeeperError::Damaged));
         }
+        // The server itself opens it for the context of this vault, epoch and root alone.
+        let names = bao.done("GET", "", "transit/keys?list=true", json!({}))["data"]["keys"].clone();
+        let hex: String = one.id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let all = names.as_array().unwrap().iter().filter_map(|name| name.as_str());
+        let name = all.filter(|name| name.ends_with(&hex)).collect::<Vec<_>>()[0].to_owned();
+        let encode = <base64ct::Base64 as base64ct::Encoding>::encode_string;
+        let asked = |epoch: u64| {
+            let parts =
+                [b"customer-vault/v1/transit".as_slice(), vault.bytes(), &epoch.to_be_bytes(), &one.id];
+            let ciphertext = format!("vault:v1:{}", encode(&one.wrapped[9..69]));
+            let body = json!({"ciphertext": ciphertext, "context": encode(&parts.concat())});
+            bao.api("POST", &format!("transit/decrypt/{name}"), "", body).0
+        };
+        assert_eq!((asked(0), asked(1)), (200, 400));
         let longer = [one.wrapped.as_slice(), &[0]].concat();
         assert_eq!(keeper.unwrap(one.id, &longer).await.err(), Some(KeeperError::Damaged));
     });
@@ -251,6 +266,12 @@ fn abuse_35_who_says_destroyed_and_still_decrypts_gets_no_certificate() {
             if request.starts_with("DELETE") {
                 deleted.push(key);
                 return Act::Say(204, String::new());
+            }
+            if path.ends_with("keys?list=true") {
+                let mut listed = bao.done("GET", "", "transit/keys?list=true", json!({}));
+                let names = listed["data"]["keys"].as_array_mut().unwrap();
+                names.retain(|name| !deleted.iter().any(|key| key.ends_with(name.as_str().unwrap())));
+                return Act::Say(200, listed.to_string());
             }
             let nothing = Act::Say(404, r#"{"errors":[]}"#.to_owned());
             if request.starts_with("GET") && deleted.contains(&key) { nothing } else { Act::Pass }
