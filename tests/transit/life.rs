@@ -107,7 +107,7 @@ fn what_is_wrapped_opens_as_the_root_of_its_own_vault_and_epoch_only() {
         }
         // The server itself opens it for the context of this vault, epoch and root alone.
         let names = bao.done("GET", "", "transit/keys?list=true", json!({}))["data"]["keys"].clone();
-        let hex: String = one.id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = format!("{:032x}", u128::from_be_bytes(one.id));
         let all = names.as_array().unwrap().iter().filter_map(|name| name.as_str());
         let name = all.filter(|name| name.ends_with(&hex)).collect::<Vec<_>>()[0].to_owned();
         let encode = <base64ct::Base64 as base64ct::Encoding>::encode_string;
