@@ -31,8 +31,10 @@ pub fn program() -> Option<PathBuf> {
     found
 }
 
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Ports that are free now, each another.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// A server. Its second listener speaks plain HTTP, for the tests' own requests and for proxies.
@@ -55,6 +57,11 @@ impl Bao {
     /// A new server, unsealed, with a transit engine at `transit` and a key-value store at `secret`.
     pub fn start(name: &str) -> Option<Bao> {
         let program = program()?;
+        // A port may be taken by somebody else before the server has it.
+        (0..5).find_map(|_| Self::try_start(name, &program)).or_else(|| panic!("the server does not start"))
+    }
+
+    fn try_start(name: &str, program: &Path) -> Option<Bao> {
         for old in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
             let file = old.file_name();
             let process =
@@ -71,7 +78,7 @@ impl Bao {
         for (name, text) in [("authority.pem", &authority), ("chain.pem", &chain), ("key.pem", &key)] {
             fs::write(dir.join(name), text).unwrap();
         }
-        let [port, plain, mutual, cluster, cluster_two, cluster_three] = [(); 6].map(|()| free_port());
+        let [port, plain, mutual, cluster, cluster_two, cluster_three] = free_ports();
         let shown = dir.display();
         let config = format!(
             r#"storage "raft" {{ path = "{shown}/data" node_id = "one" }}
@@ -102,7 +109,9 @@ disable_mlock = true
         fs::write(dir.join("config.hcl"), config).unwrap();
         let (root, unseal) = (String::new(), String::new());
         let mut bao = Bao { dir, port, plain, mutual, authority, chain, key, root, unseal, process: None };
-        bao.run(&program);
+        if !bao.run(program) {
+            return None;
+        }
         let (_, said) = bao.api("POST", "sys/init", "", json!({"secret_shares": 1, "secret_threshold": 1}));
         said["root_token"].as_str().unwrap().clone_into(&mut bao.root);
         said["keys_base64"][0].as_str().unwrap().clone_into(&mut bao.unseal);
@@ -112,7 +121,8 @@ disable_mlock = true
         Some(bao)
     }
 
-    fn run(&mut self, program: &Path) {
+    /// False where it ends instead of answering.
+    fn run(&mut self, program: &Path) -> bool {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
         // It ends with the thread that has started it, which ends with this process.
         let mut command = Command::new("setpriv");
@@ -125,10 +135,16 @@ disable_mlock = true
             told.send(child.id()).unwrap();
             drop(child.wait());
         });
-        self.process = Some(pid.recv().unwrap());
+        let pid = pid.recv().unwrap();
+        self.process = Some(pid);
         for _ in 0..600 {
+            if !Path::new(&format!("/proc/{pid}")).exists() {
+                std::io::stderr().write_all(&fs::read(self.dir.join("log")).unwrap_or_default()).unwrap();
+                self.process = None;
+                return false;
+            }
             if self.status().is_some() {
-                return;
+                return true;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -173,7 +189,7 @@ disable_mlock = true
 
     /// Starts it again after a [`kill`](Self::kill), on the same ports, unsealed.
     pub fn resume(&mut self) {
-        self.run(&program().unwrap());
+        assert!(self.run(&program().unwrap()), "the server does not start again");
         self.unseal();
     }
 
