@@ -66,7 +66,7 @@ impl Certificate {
         }
         line("root epoch left", &format!("{epoch} on {}", rfc3339(left_ms)));
         line("root key destroyed", &rfc3339(now));
-        line("unreadable after", &rfc3339(now.max(vault.unreadable_after(left_ms))));
+        line("unreadable after", &rfc3339(vault.unreadable_once_destroyed(now)));
         line("keeper", vault.roots.erasure_class().label());
         line("log reference", &hex(&pending.reference));
         line("tickets given", "none");

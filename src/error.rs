@@ -192,8 +192,8 @@ reasons! {
         ReadOnly = "read-only: connect to the primary",
         /// It refused the role, its password, or what it may do.
         Refused = "it refused the role or its privileges",
-        /// A token that cannot make the keys that are asked for, or makes weaker ones.
-        Unfit = "the token cannot make AES keys that stay inside, or use them",
+        /// It does not hold what a vault needs of it: keys that could be taken out, or entries that go by themselves.
+        Unfit = "it cannot make keys that stay inside, or keep entries that stay",
         /// It says destroyed and still unwraps.
         StillUnwraps = "it still opens what it says it has destroyed",
         /// The disk is full.

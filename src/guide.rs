@@ -78,6 +78,11 @@ pub mod declaring {}
 /// backup of the keeper that is older than an erasure, together with a backup of the store that is older than it, brings
 /// the erased back. Keep one copy, replace it, and never archive it.
 ///
+/// **OpenBao and HashiCorp Vault** (feature `transit`): `keeper::TransitKeeper` has a key for each root there, and
+/// `witness::KvWitness` remembers in a key-value store. The same holds for snapshots of their servers: state for how long
+/// they are kept (`keeper::ServerCopies`), so that certificates say when the last of them is gone, and keep the witness on
+/// another server than the keeper, with snapshots of its own. What their tokens may do is printed with the two types.
+///
 /// **What an unlock costs.** One multi-key read of the store and one durable commit of the log, shared by all that wait
 /// at the time. Opening and sealing are computation only.
 ///

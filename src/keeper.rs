@@ -14,12 +14,16 @@ use crate::error::{KeeperError, Result};
 pub(crate) mod file;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
+#[cfg(feature = "transit")]
+pub(crate) mod transit;
 #[allow(dead_code, reason = "for keepers that are features")]
 pub(crate) mod worker;
 
 pub use file::{Argon2Cost, FileKeeper, FileSecret, Passphrase};
 #[cfg(feature = "pkcs11")]
 pub use pkcs11::{Pkcs11Keeper, Pkcs11Options, TokenCopies, TokenPin, TokenSlot};
+#[cfg(feature = "transit")]
+pub use transit::{BaoOptions, ServerCopies, TransitKeeper};
 
 /// Which vault: 16 random bytes, chosen when it is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

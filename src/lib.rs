@@ -94,6 +94,7 @@
 //! | `postgres-types` | no | [`Sealed`] as a `bytea` column for `tokio-postgres` and `postgres` |
 //! | `sqlx-0_9` | no | [`Sealed`] as a `BYTEA` column for `sqlx` 0.9; needs Rust 1.94, as `sqlx` does |
 //! | `pkcs11` | no | `keeper::Pkcs11Keeper`: root keys under keys of a PKCS#11 token |
+//! | `transit` | no | `keeper::TransitKeeper`: root keys in OpenBao or HashiCorp Vault; `witness::KvWitness`: its key-value store |
 //! | `testing` | no | `testing`: a vault in memory, a clock by hand, faults, the store contract |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -405,9 +405,16 @@ impl Inner {
         self.sign(&text)
     }
 
-    pub(crate) fn unreadable_after(&self, left_ms: i64) -> i64 {
+    /// If its root is destroyed as soon as it may be.
+    fn unreadable_after(&self, left_ms: i64) -> i64 {
+        self.unreadable_once_destroyed(self.settles_at(left_ms))
+    }
+
+    /// The keeper's delay counts from the destruction, which may come later than it could: a copy that was made the moment
+    /// before lives as long as any.
+    pub(crate) fn unreadable_once_destroyed(&self, at_ms: i64) -> i64 {
         let delay = i64::try_from(self.roots.erasure_class().max_delay_s()).unwrap_or(i64::MAX);
-        self.settles_at(left_ms).saturating_add(delay.saturating_mul(1000))
+        at_ms.saturating_add(delay.saturating_mul(1000))
     }
 }
 

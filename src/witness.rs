@@ -10,9 +10,13 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 use crate::error::{KeeperError, Result};
 use crate::keeper::{Serves, VaultId};
 
+#[cfg(feature = "transit")]
+mod kv;
 #[cfg(feature = "postgres")]
 mod postgres;
 
+#[cfg(feature = "transit")]
+pub use kv::KvWitness;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresWitness;
 
