@@ -136,6 +136,7 @@ mod recover;
 mod retention;
 mod shred;
 // Where it lives.
+pub mod backup;
 pub mod clock;
 mod index;
 pub mod log;

@@ -76,6 +76,24 @@ pub(crate) enum Event {
     },
     /// The registry has grown: what the law keeps may be more now.
     Registry,
+    /// A backup is about to leave the store.
+    BackupBegun {
+        id: [u8; 16],
+        at_ms: i64,
+        epoch: u64,
+        /// The last day on which a copy of it is kept, as was said when it was made.
+        kept_until: Day,
+    },
+    /// All of it was written.
+    BackupDone {
+        id: [u8; 16],
+    },
+    /// What was due up to a day is in no root that came after this line.
+    Shredded {
+        day: Day,
+    },
+    /// An older copy of the store was put right: what was shredded may have been in it, until the next shred.
+    Restored,
 }
 
 /// Which tokens are refused.
@@ -170,6 +188,22 @@ impl Event {
                 out.put_u32(*version);
             }
             Event::Registry => out.put_u8(18),
+            Event::BackupBegun { id, at_ms, epoch, kept_until } => {
+                out.put_u8(30);
+                out.put(id);
+                out.put_i64(*at_ms);
+                out.put_u64(*epoch);
+                out.put_u16(kept_until.number());
+            }
+            Event::BackupDone { id } => {
+                out.put_u8(31);
+                out.put(id);
+            }
+            Event::Shredded { day } => {
+                out.put_u8(32);
+                out.put_u16(day.number());
+            }
+            Event::Restored => out.put_u8(33),
         }
         out
     }
@@ -210,6 +244,15 @@ impl Event {
             16 => Event::Checkpoint { number: r.u64()?, hash: r.array()? },
             17 => Event::Notice { purpose: r.u16()?, version: r.u32()? },
             18 => Event::Registry,
+            30 => Event::BackupBegun {
+                id: r.array()?,
+                at_ms: r.i64()?,
+                epoch: r.u64()?,
+                kept_until: Day(r.u16()?),
+            },
+            31 => Event::BackupDone { id: r.array()? },
+            32 => Event::Shredded { day: Day(r.u16()?) },
+            33 => Event::Restored,
             _ => return Err(Unsupported::Version.into()),
         };
         r.end()?;

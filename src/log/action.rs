@@ -108,6 +108,16 @@ numbered! {
         Status = 31 "status",
         /// The blind index of a value was asked.
         Index = 32 "index",
+        /// A backup was begun, or finished.
+        Backup = 60 "backup",
+        /// A backup was verified.
+        VerifyBackup = 61 "verify-backup",
+        /// A backup was restored.
+        Restore = 62 "restore",
+        /// A restore was rehearsed.
+        Drill = 63 "drill",
+        /// It was asked who can still read a subject.
+        WhoCanRead = 64 "who-can-read",
     }
     /// Why it was refused: an [`Error`] without its details, in one byte.
     Refusal {
@@ -169,6 +179,8 @@ numbered! {
         Misuse = 76 "misuse",
         /// [`Error::NoRandomness`].
         NoRandomness = 77 "no-randomness",
+        /// [`Error::Backup`].
+        Backup = 80 "backup",
     }
     /// What is counted in an entry.
     Count {
@@ -190,6 +202,8 @@ numbered! {
         Epoch = 8 "epoch",
         /// Causes beyond those that the entry lists.
         MoreCauses = 9 "more-causes",
+        /// Rows of the store.
+        Rows = 20 "rows",
     }
 }
 
@@ -231,6 +245,7 @@ impl From<&Error> for Refusal {
             Error::Contradiction(_) => Refusal::Contradiction,
             Error::Misuse(_) => Refusal::Misuse,
             Error::NoRandomness => Refusal::NoRandomness,
+            Error::Backup(_) => Refusal::Backup,
         }
     }
 }

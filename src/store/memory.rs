@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Batch, CommitError, Expect, Key, MAX_KEY, MAX_VALUE, Moment, Moments, Page, Paging, Range, Store, Version,
-    Versioned,
+    Batch, CommitError, Expect, Key, MAX_KEY, MAX_VALUE, Moment, Moments, Page, Paging, Range, Store,
+    Version, Versioned,
 };
 use crate::error::StoreError;
 

@@ -12,7 +12,8 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::memory::{PAGE_BYTES, within_bounds};
 use super::{
-    Batch, CommitError, Expect, Key, MAX_KEY, Moments, Page, Range, Statement, Store, Version, Versioned, version_of,
+    Batch, CommitError, Expect, Key, MAX_KEY, Moments, Page, Range, Statement, Store, Version, Versioned,
+    version_of,
 };
 use crate::custody::Concern;
 use crate::error::StoreError;

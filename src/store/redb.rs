@@ -23,9 +23,7 @@ use redb::{
 };
 
 use super::memory::{is_full, within_bounds};
-use super::{
-    Batch, CommitError, Key, Moment, Moments, Page, Paging, Range, Store, Version, Versioned,
-};
+use super::{Batch, CommitError, Key, Moment, Moments, Page, Paging, Range, Store, Version, Versioned};
 use crate::{crypto, error::StoreError};
 
 mod committer;

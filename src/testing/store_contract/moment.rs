@@ -30,7 +30,8 @@ pub(super) async fn pages_are_of_one_moment<S: Store>(store: &S) {
             None => break,
         }
     }
-    let expected: Vec<(Key, Vec<u8>)> = rows.iter().map(|(name, row)| (name.to_vec(), row.to_vec())).collect();
+    let expected: Vec<(Key, Vec<u8>)> =
+        rows.iter().map(|(name, row)| (name.to_vec(), row.to_vec())).collect();
     assert!(turn > 3 && seen == expected, "pages of one moment show what was there when it was taken");
     let mut later = match store.moment().await {
         Ok(Some(later)) => later,
