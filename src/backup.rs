@@ -38,6 +38,7 @@ use std::io::{Read, Write};
 
 use crate::actor::{Actor, Ground};
 use crate::clock::Day;
+use crate::custody::Concern;
 use crate::error::{BackupError, Result, StoreError};
 use crate::journal::{Event, FENCE};
 use crate::log::{Action, Count};
@@ -46,12 +47,16 @@ use crate::tree::{Epoch, Node};
 use crate::vault::{Inner, Vault};
 
 mod check;
+mod drill;
 mod format;
 mod manifest;
+mod reach;
 mod restore;
 
 pub use check::{BackupReport, Opens, check};
+pub use drill::{Drill, DrillReport, Opening};
 pub use manifest::Manifest;
+pub use reach::{CanRead, Source, WhoCanRead};
 
 use format::{Header, IndexReader, IndexWriter, Mark, PartWriter, mark_of};
 
@@ -94,7 +99,7 @@ impl<'a> Backup<'a> {
     }
 
     /// For how many days copies of it are kept: your promise, which the vault writes down and reports, and cannot carry
-    /// out. Without it, as long as the restore window, after which it opens for nobody.
+    /// out. Without it, as long as the restore window, and a day at least.
     #[must_use]
     pub fn kept_for_days(mut self, days: u16) -> Self {
         self.kept_days = Some(days);
@@ -137,7 +142,7 @@ impl Vault {
         let epoch = Epoch::decode(&epoch.value)?;
         let fence = read(&mut *moment, FENCE).await?;
         let journal = inner.journal.head_of(fence.as_ref())?.number;
-        let kept = what.kept_days.unwrap_or(inner.settings.window.in_days());
+        let kept = what.kept_days.unwrap_or(inner.settings.window.in_days().max(1));
         let kept_until = Day::of(at_ms).plus(kept);
 
         let entry = inner.entry_by(Action::Backup, what.actor, what.ground)?.with_reference(id);
@@ -277,6 +282,21 @@ async fn read(moment: &mut dyn Moment, name: &[u8]) -> Result<Option<Versioned>>
 }
 
 impl Inner {
+    /// What is wrong with the backups that the journal knows. A drill's is none: it is not kept.
+    pub(crate) async fn backup_concerns(&self) -> Result<Vec<Concern>> {
+        let known = self.known_backups().await?;
+        let kept = |backup: &&KnownBackup| backup.finished && backup.kept_until > Day::of(backup.at_ms);
+        let Some(newest) = known.iter().filter(kept).next_back() else { return Ok(Vec::new()) };
+        let mut concerns = Vec::new();
+        if newest.epoch < self.journal.with(|state| state.epoch) {
+            concerns.push(Concern::BackupOlderThanShred);
+        }
+        if newest.kept_until > Day::of(newest.at_ms).plus(self.settings.window.in_days()) {
+            concerns.push(Concern::BackupsOutliveWindow);
+        }
+        Ok(concerns)
+    }
+
     /// The backups that the journal knows, by their ids, oldest first.
     pub(crate) async fn known_backups(&self) -> Result<Vec<KnownBackup>> {
         let mut known: Vec<KnownBackup> = Vec::new();

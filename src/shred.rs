@@ -149,9 +149,9 @@ impl Vault {
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
         inner.sweep().await?;
         let left = inner.left(&removals.id).await?;
-        if left.is_some() {
+        if let Some((_, epoch_left, _)) = left {
             // So that it can be said of a backup whether it is older or newer than what was shredded.
-            inner.journal.record(&[Event::Shredded { day: today }]).await?;
+            inner.journal.record(&[Event::Shredded { day: today, epoch_left }]).await?;
         }
         let mut entry = inner.entry_by(Action::Shred, actor, ground)?;
         entry = entry.counting(Count::Subjects, u64::try_from(subjects).unwrap_or(u64::MAX));

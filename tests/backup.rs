@@ -237,7 +237,7 @@ fn an_increment_needs_the_index_of_its_base_as_it_was_written() {
         };
         since(&one.manifest, &one.index).await.unwrap();
         wrong(BackupError::WrongBase, since(&one.manifest, &two.index).await, "another index");
-        for len in 0..one.index.len() {
+        for len in (0..one.index.len()).step_by(7) {
             let refused = since(&one.manifest, &one.index[..len]).await.unwrap_err();
             assert!(
                 matches!(refused, Error::Backup(BackupError::WrongBase | BackupError::Truncated)),

@@ -300,7 +300,7 @@ impl Inner {
                     held.remove(tag);
                 }
                 // What was destroyed before the backup is not in it. What a hold keeps was not destroyed.
-                Event::Shredded { day } if number <= backup.journal => {
+                Event::Shredded { day, .. } if number <= backup.journal => {
                     forgotten.retain(|(tag, _), due| *due > *day || held.contains(tag));
                     withdrawn.retain(|(tag, _), due| *due > *day || held.contains(tag));
                 }

@@ -88,12 +88,16 @@ pub(crate) enum Event {
     BackupDone {
         id: [u8; 16],
     },
-    /// What was due up to a day is in no root that came after this line.
+    /// What was due up to a day is under no root after the one that was left.
     Shredded {
         day: Day,
+        epoch_left: u64,
     },
-    /// An older copy of the store was put right: what was shredded may have been in it, until the next shred.
-    Restored,
+    /// A copy of the store that had so many lines was put right: what was shredded after them may have been in it again,
+    /// until the next shred.
+    Restored {
+        lines: u64,
+    },
 }
 
 /// Which tokens are refused.
@@ -199,11 +203,15 @@ impl Event {
                 out.put_u8(31);
                 out.put(id);
             }
-            Event::Shredded { day } => {
+            Event::Shredded { day, epoch_left } => {
                 out.put_u8(32);
                 out.put_u16(day.number());
+                out.put_u64(*epoch_left);
             }
-            Event::Restored => out.put_u8(33),
+            Event::Restored { lines } => {
+                out.put_u8(33);
+                out.put_u64(*lines);
+            }
         }
         out
     }
@@ -251,8 +259,8 @@ impl Event {
                 kept_until: Day(r.u16()?),
             },
             31 => Event::BackupDone { id: r.array()? },
-            32 => Event::Shredded { day: Day(r.u16()?) },
-            33 => Event::Restored,
+            32 => Event::Shredded { day: Day(r.u16()?), epoch_left: r.u64()? },
+            33 => Event::Restored { lines: r.u64()? },
             _ => return Err(Unsupported::Version.into()),
         };
         r.end()?;

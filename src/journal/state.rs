@@ -62,7 +62,7 @@ impl State {
             | Event::BackupBegun { .. }
             | Event::BackupDone { .. }
             | Event::Shredded { .. }
-            | Event::Restored => {}
+            | Event::Restored { .. } => {}
             Event::Registry => self.registry = self.registry.saturating_add(1),
             Event::Root { epoch, id } => {
                 self.epoch = self.epoch.max(*epoch);

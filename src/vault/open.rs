@@ -165,8 +165,10 @@ impl Options {
     ) -> Result<Vault> {
         let replayed = crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall()).await?;
         opening.journal.open().await?;
-        // Before the shred: what was shredded once may have come back with the copy, under its root.
-        opening.journal.record(&[Event::Restored]).await?;
+        // Where nothing was lost, another attempt may have written it back, and how much it was nobody knows any more.
+        let lines = if replayed == 0 { 0 } else { opening.journal.known().saturating_sub(replayed) };
+        // Before the shred: what was shredded once may have come back with the copy.
+        opening.journal.record(&[Event::Restored { lines }]).await?;
         let vault = self.start(opening).await?;
         let entry = vault.0.entry_by(action, actor, ground)?.counting(Count::Records, replayed);
         vault.0.log(entry).await?;
