@@ -210,7 +210,8 @@ impl Vault {
             let own = again.keys_of(std::slice::from_ref(subject)).await?.pop().unwrap_or_default();
             let stays =
                 |key: &KeyMark| receipt.stays.iter().any(|(purpose, _)| purpose.number() == key.purpose);
-            let as_it_must_be = if *subject == erased { own.iter().all(stays) } else { own == *known };
+            let as_it_must_be =
+                if *subject == erased { own.keys.iter().all(stays) } else { own.keys == known.keys };
             if !as_it_must_be {
                 return Err(BackupError::Drill.into());
             }

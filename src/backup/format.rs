@@ -13,8 +13,10 @@ use crate::key::label;
 use crate::store::{Key, MAX_KEY, MAX_VALUE, Version};
 use crate::wire::{Put as _, Reader};
 
-const PART: &[u8] = b"customer-vault/backup/1\n";
-const INDEX: &[u8] = b"customer-vault/backup-index/1\n";
+const PART: &[u8] = b"customer-vault/backup/1";
+const INDEX: &[u8] = b"customer-vault/backup-index/1";
+/// After either.
+const NEWLINE: &[u8] = b"\n";
 
 /// A chunk is closed once it has this many bytes: 1 MiB.
 const CHUNK: usize = 1 << 20;
@@ -90,7 +92,8 @@ impl<'a> PartWriter<'a> {
         let out = BufWriter::new(out);
         let mut part = PartWriter { out, hash: [0; 32], rows: Vec::new(), bytes: 0 };
         part.write(PART)?;
-        part.hash = crypto::hash(&[label::BACKUP, PART]);
+        part.write(NEWLINE)?;
+        part.hash = crypto::hash(&[label::BACKUP, PART, NEWLINE]);
         part.chunk(HEADER, &header.encode())?;
         Ok(part)
     }
@@ -184,8 +187,8 @@ impl<R: Read> PartReader<R> {
         magic(&mut from, PART)?;
         let header =
             Header { vault: VaultId([0; 16]), id: [0; 16], number: 0, parent: [0; 32], at_ms: 0, epoch: 0 };
-        let hash = crypto::hash(&[label::BACKUP, PART]);
-        let bytes = u64::try_from(PART.len()).unwrap_or(u64::MAX);
+        let hash = crypto::hash(&[label::BACKUP, PART, NEWLINE]);
+        let bytes = u64::try_from(PART.len()).unwrap_or(u64::MAX).saturating_add(1);
         let mut part = PartReader { from, header, hash, last: None, bytes };
         let (kind, payload) = part.chunk()?;
         if kind != HEADER {
@@ -282,6 +285,7 @@ impl<'a> IndexWriter<'a> {
         let out = BufWriter::new(out);
         let mut index = IndexWriter { out, hasher: Hasher::default(), last: Key::new(), bytes: 0 };
         index.write(INDEX)?;
+        index.write(NEWLINE)?;
         Ok(index)
     }
 
@@ -325,6 +329,7 @@ impl<'a> IndexReader<'a> {
         magic(&mut from, INDEX)?;
         let mut hasher = Hasher::default();
         hasher.add(INDEX);
+        hasher.add(NEWLINE);
         Ok(IndexReader { from, hasher, last: Key::new(), begun: false })
     }
 
@@ -362,6 +367,7 @@ impl<'a> IndexReader<'a> {
 
 /// Another number at the end of the line is another version.
 fn magic(from: &mut impl Read, expected: &[u8]) -> Result<()> {
+    let expected = [expected, NEWLINE].concat();
     let mut found = vec![0; expected.len()];
     from.read_exact(&mut found).map_err(read)?;
     if found == expected {

@@ -752,6 +752,14 @@ def event(data):
         out += [r.u64(), r.take(32)]
     elif kind == 17:
         out += [r.u16(), r.u32()]
+    elif kind == 30:
+        out += [r.take(16), r.i64(), r.u64(), r.u16()]
+    elif kind == 31:
+        out.append(r.take(16))
+    elif kind == 32:
+        out += [r.u16(), r.u64()]
+    elif kind == 33:
+        out.append(r.u64())
     elif kind not in (0, 18):
         raise unsupported("event")
     r.end()
