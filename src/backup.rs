@@ -52,6 +52,8 @@ mod format;
 mod manifest;
 mod reach;
 mod restore;
+#[cfg(test)]
+mod table;
 
 pub use check::{BackupReport, Opens, check};
 pub use drill::{Drill, DrillReport, Opening};

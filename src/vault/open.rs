@@ -309,6 +309,11 @@ impl Opening {
         Self::begin(config, rows, roots, memory).await
     }
 
+    #[cfg(test)]
+    pub(crate) fn lookup(&self) -> &Secret<Lookup> {
+        &self.secrets.lookup
+    }
+
     /// The key that verifies notes of this vault.
     pub(crate) fn verifier_key(&self) -> Result<VerifierKey> {
         VerifierKey::of(&crate::log::origin(&self.config.id), self.secrets.signing.expose())
@@ -408,7 +413,7 @@ impl Config {
         }
     }
 
-    fn tree(&self, rows: &Rows, roots: &Roots) -> Tree {
+    pub(crate) fn tree(&self, rows: &Rows, roots: &Roots) -> Tree {
         Tree::new(self.id, rows.clone(), roots.clone(), self.suite, self.height)
     }
 }
