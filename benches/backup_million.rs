@@ -4,7 +4,7 @@
 //! `PEOPLE` is another number than a million; `DIR` another directory than the machine's for temporary files, which needs
 //! some 6 GB.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::arithmetic_side_effects, clippy::print_stdout)]
-#![allow(clippy::disallowed_methods, clippy::panic, clippy::cast_precision_loss, missing_docs)]
+#![allow(clippy::disallowed_methods, clippy::panic, missing_docs)]
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -45,8 +45,9 @@ fn measured<T>(what: &str, run: impl FnOnce() -> T) -> T {
     done
 }
 
-fn size(path: &Path) -> f64 {
-    fs::metadata(path).unwrap().len() as f64 / 1e6
+/// In megabytes.
+fn size(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().len() / 1_000_000
 }
 
 fn backup(vault: &Vault, dir: &Path, name: &str, base: Option<(&Manifest, &str)>) -> Manifest {
@@ -66,7 +67,7 @@ fn backup(vault: &Vault, dir: &Path, name: &str, base: Option<(&Manifest, &str)>
         manifest
     });
     println!(
-        "  {:.1} MB, index {:.1} MB, {} rows, {} deleted, {} in all",
+        "  {} MB, index {} MB, {} rows, {} deleted, {} in all",
         size(&part),
         size(&index),
         manifest.rows,
@@ -90,7 +91,7 @@ fn bench(dir: &Path, people: usize) {
             assert!(block_on(vault.enroll_many(newcomers, &me, &why)).iter().all(Result::is_ok));
         }
     });
-    println!("  {:.1} MB in the store's file", size(&dir.join("vault.redb")));
+    println!("  {} MB in the store's file", size(&dir.join("vault.redb")));
     let full = backup(&vault, dir, "full", None);
 
     let few = 1000.min(people / 4);
@@ -111,7 +112,7 @@ fn bench(dir: &Path, people: usize) {
         let keeper = keeper.clone();
         block_on(options().restore(store, keeper.clone(), keeper, parts(), &me, &why)).unwrap()
     });
-    println!("  {:.1} MB in the store's file", size(&dir.join("restored.redb")));
+    println!("  {} MB in the store's file", size(&dir.join("restored.redb")));
     assert!(block_on(grant::<Shipping>(&restored, &id(1))).is_ok());
     assert!(matches!(block_on(grant::<Shipping>(&restored, &id(0))), Err(Error::Erased(_))));
 }

@@ -288,7 +288,7 @@ impl Inner {
     pub(crate) async fn backup_concerns(&self) -> Result<Vec<Concern>> {
         let known = self.known_backups().await?;
         let kept = |backup: &&KnownBackup| backup.finished && backup.kept_until > Day::of(backup.at_ms);
-        let Some(newest) = known.iter().filter(kept).next_back() else { return Ok(Vec::new()) };
+        let Some(newest) = known.iter().rfind(kept) else { return Ok(Vec::new()) };
         let mut concerns = Vec::new();
         if newest.epoch < self.journal.with(|state| state.epoch) {
             concerns.push(Concern::BackupOlderThanShred);

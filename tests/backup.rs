@@ -9,6 +9,7 @@ mod shop;
 
 use customer_vault::backup::{Backup, Manifest, Opens, check};
 use customer_vault::error::{BackupError, KeeperError, RolledBack, StoreError};
+use customer_vault::log::Action;
 use customer_vault::store::{MemoryStore, Range, Store};
 use customer_vault::testing::{CommitFault, FaultStore, MemoryKeeper, test_ground, tester};
 use customer_vault::witness::NoWitness;
@@ -347,7 +348,6 @@ fn who_makes_a_backup_stands_in_the_log_before_its_first_byte() {
                 .filter(|entry| entry.actors() == [tester()] && entry.ground() == Some(&test_ground()));
             own.map(log::Entry::action).collect::<Vec<_>>()
         };
-        use customer_vault::log::Action;
         let count = |actions: &[Action], action| actions.iter().filter(|known| **known == action).count();
         let actions = of(&shop.vault).await;
         assert_eq!(count(&actions, Action::Backup), 3, "one that failed, and one that did not");

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use customer_vault::backup::{Backup, Drill, DrillReport, Source};
 use customer_vault::error::BackupError;
 use customer_vault::keeper::{Held, Keeper};
+use customer_vault::log::Action;
 use customer_vault::store::{MemoryStore, Range, Store};
 use customer_vault::testing::grant;
 use customer_vault::witness::{Line, Witness};
@@ -67,7 +68,6 @@ fn a_drill_shows_that_the_restored_opens_and_the_erased_stays_erased() {
         for who in [0, 2, 3, 4] {
             assert!(shop.reads(&shop.vault, who).await, "person {who}");
         }
-        use log::Action;
         let own: Vec<_> = shop.vault.log().await.unwrap().into_iter().map(|entry| entry.action()).collect();
         assert!(own.len() > log && own.contains(&Action::Drill) && !own.contains(&Action::Restore));
         assert_eq!(own.iter().filter(|action| **action == Action::Forget).count(), 1, "the one of before");
@@ -99,7 +99,7 @@ fn a_drill_needs_somebody_to_forget_and_says_what_does_not_open() {
         let log = shop.vault.log().await.unwrap();
         let refused = log
             .iter()
-            .filter(|entry| entry.action() == log::Action::Drill && entry.outcome() != log::Outcome::Done);
+            .filter(|entry| entry.action() == Action::Drill && entry.outcome() != log::Outcome::Done);
         assert_eq!(refused.count(), 3);
     });
 }

@@ -1,6 +1,8 @@
 //! The table of the guide, "attacker has backup B and key K: can read…", made by doing it: every backup is put back without a
 //! witness, with every copy of the keeper, and what keys come out is what the attacker has. Fences are policy, and do not count.
 
+use std::fmt::Write as _;
+
 use pollster::block_on;
 
 use super::{Backup, UNFINISHED};
@@ -39,9 +41,9 @@ async fn stolen(vault: &Vault) -> MemoryStore {
     let mut reader = super::format::PartReader::begin(&part[..]).unwrap();
     while let super::format::Next::Rows(rows) = reader.next().unwrap() {
         let mut batch = crate::store::Batch::new().unwrap();
-        rows.into_iter().for_each(|row| {
+        for row in rows {
             batch.put(&row.name, row.value.unwrap());
-        });
+        }
         store.commit(batch).await.unwrap();
     }
     assert!(store.read(&[UNFINISHED.to_vec()]).await.unwrap()[0].is_none());
@@ -119,7 +121,7 @@ async fn table() -> String {
                 }
                 Err(why) => panic!("{made}, {held}: {why:?}"),
             };
-            text.push_str(&format!("| {made} | {held} | {can} |\n"));
+            writeln!(text, "| {made} | {held} | {can} |").unwrap();
         }
     }
     text

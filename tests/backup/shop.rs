@@ -157,7 +157,8 @@ pub fn forge(rows: &[u8], end: &[u8]) -> Vec<u8> {
     let chunks = |part: &[u8]| {
         let (mut chunks, mut at) = (Vec::new(), MAGIC.len());
         while at < part.len() {
-            let len = u32::from_be_bytes(part[at + 1..at + 5].try_into().unwrap()) as usize;
+            let len = u32::from_be_bytes(part[at + 1..at + 5].try_into().unwrap());
+            let len = usize::try_from(len).unwrap();
             chunks.push(part[at..at + 5 + len].to_vec());
             at += 5 + len + 32;
         }
