@@ -38,6 +38,20 @@ pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
     state.finalize().into()
 }
 
+/// SHA-256 of what comes piece by piece.
+#[derive(Default)]
+pub(crate) struct Hasher(Sha256);
+
+impl Hasher {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn end(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
 /// HMAC-SHA-256 (RFC 2104, FIPS 198-1) with its key schedule done once. The state is wiped on drop.
 pub(crate) struct Prf(Hmac<Sha256>);
 

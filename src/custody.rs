@@ -24,6 +24,12 @@ pub enum Concern {
     /// There is no witness: an older store is not told from a newer one.
     #[error("there is no witness: a restored store is not told from a newer one")]
     NoWitness,
+    /// The newest backup was made before the root was last replaced: once the restore window is over it opens for nobody.
+    #[error("the newest backup of the key tables is older than the last shred or expiry: make one")]
+    BackupOlderThanShred,
+    /// Backups are kept longer than the restore window: the older ones open for nobody once the root was replaced.
+    #[error("backups are kept longer than the restore window: the older ones open for nobody")]
+    BackupsOutliveWindow,
     /// A database that speaks PostgreSQL's protocol and is another one: untested.
     #[error("a database that was not tested")]
     Untested,
@@ -70,8 +76,9 @@ impl Vault {
         }
     }
 
-    /// What store, keeper and witness lack for what the vault promises; empty where all is well. Ask at every start, and
-    /// show it to an operator.
+    /// What store, keeper and witness lack for what the vault promises, and what is wrong with the backups that this vault
+    /// has made; empty where all is well. Ask at every start, and show it to an operator. Backups that were made by other
+    /// means it knows nothing of.
     ///
     /// # Errors
     ///
@@ -81,6 +88,8 @@ impl Vault {
         if self.0.journal.witness().remembers() == Remembers::Nothing {
             concerns.push(Concern::NoWitness);
         }
+        self.0.journal.refresh().await?;
+        concerns.extend(self.0.backup_concerns().await?);
         Ok(concerns)
     }
 }

@@ -60,6 +60,9 @@ pub enum Error {
     /// The call itself is wrong.
     #[error("misuse: {0}")]
     Misuse(#[from] Misuse),
+    /// A backup cannot be made, or its parts cannot be used.
+    #[error("backup: {0}")]
+    Backup(#[from] BackupError),
     /// The operating system gave no randomness.
     #[error("no randomness from the operating system")]
     NoRandomness,
@@ -86,6 +89,7 @@ impl Error {
             Error::Invalid(_) => "invalid",
             Error::Contradiction(_) => "contradiction",
             Error::Misuse(_) => "misuse",
+            Error::Backup(_) => "backup",
             Error::NoRandomness => "no-randomness",
         }
     }
@@ -233,6 +237,37 @@ reasons! {
         /// Two declarations have the same record label.
         RecordTwice = "two declarations share a record label",
     }
+    /// What is wrong with a backup, its parts or where they are to go.
+    BackupError {
+        /// The part ends too early: it was cut off, or the backup was not finished.
+        Truncated = "a part ends too early: it was cut off, or never finished",
+        /// A part, an index or a manifest is not as it was written.
+        Altered = "a part, index or manifest is not as it was written",
+        /// A part, index or manifest is none of ours, or of a version that this one does not know.
+        Foreign = "not a backup of this version",
+        /// It is of another vault.
+        OtherVault = "of another vault",
+        /// The first part is no full backup, or a full one comes later.
+        NotFull = "the first part must be a full backup, and no other",
+        /// An increment is missing, or stands in the wrong place.
+        Missing = "an increment is missing or stands in the wrong place",
+        /// There are no parts.
+        NoParts = "there are no parts",
+        /// The manifest does not belong to the index, or is not one of this vault.
+        WrongBase = "the index is not that of the manifest",
+        /// The store to restore into has rows in it.
+        NotEmpty = "the store to restore into is not empty",
+        /// The store cannot show all rows as of one moment.
+        NoMoment = "the store cannot show all rows as of one moment",
+        /// A part or an index cannot be read.
+        Read = "reading it failed",
+        /// A part or an index cannot be written.
+        Write = "writing it failed",
+        /// There is no room for it.
+        Full = "no space left for it",
+        /// What was restored did not show what a drill asks for.
+        Drill = "what was restored is not what it must be",
+    }
     /// A call that cannot be meant.
     Misuse {
         /// An identifier is empty, too long, or has a character that it may not have.
@@ -295,6 +330,9 @@ pub enum StoreError {
     /// There is no vault in it.
     #[error("no vault in it: create one")]
     Empty,
+    /// A restore into it was not finished: nothing opens. Begin the restore again.
+    #[error("a restore into it was not finished: begin it again")]
+    Unfinished,
     /// There is a vault in it already.
     #[error("there is a vault in it already: open it")]
     Exists,

@@ -69,14 +69,7 @@ pub mod declaring {}
 /// [`confirm_time`](crate::Vault::confirm_time) first: a wrong clock must not destroy ten years of keys.
 ///
 /// **Backups.** Sealed data may be backed up anywhere and restored from any day. The vault's store holds the key tables:
-/// restore always the newest copy. An older one is refused at open ([`RolledBack`](crate::error::RolledBack)), and
-/// [`Options::recover`](crate::Options::recover) then does every erasure again before anything opens. That works within
-/// the restore window (30 days unless the settings say otherwise); a copy from before the last destroyed root opens for
-/// nobody. So the newest backup of the key tables must be younger than the window.
-///
-/// Back the keeper's files up apart from the store, and know that a copy of them outlives what the keeper destroys: a
-/// backup of the keeper that is older than an erasure, together with a backup of the store that is older than it, brings
-/// the erased back. Keep one copy, replace it, and never archive it.
+/// restore always the newest copy, and make one after each shred or expiry. See [`backups`].
 ///
 /// **OpenBao and HashiCorp Vault** (feature `transit`): `keeper::TransitKeeper` has a key for each root there, and
 /// `witness::KvWitness` remembers in a key-value store. The same holds for snapshots of their servers: state for how long
@@ -90,6 +83,53 @@ pub mod declaring {}
 /// file work in the calling task (a commit waits for redb's own thread); opening a keeper with a passphrase takes a
 /// noticeable part of a second.
 pub mod operating {}
+
+/// # Backups
+///
+/// [`Vault::backup`](crate::Vault::backup) writes all rows of one moment of the store, or what has changed since another
+/// backup, as a signed part: to a file or any other stream. [`verify_backup`](crate::Vault::verify_backup) says of the parts
+/// whether they are whole, in order and this vault's, whether they open with the keeper of today, until when, and how many
+/// subjects could come back with them. [`Options::restore`](crate::Options::restore) puts them into an empty store, does
+/// every erasure again that the witness remembers, and only then opens. The module's page, [`backup`](mod@crate::backup),
+/// has the code; `examples/drill.rs` runs all of it.
+///
+/// **What to back up, and where.** The store, every night or after each `expire`: an older copy opens until the restore window
+/// after the next root is over, and then for nobody ([`RolledBack::Gone`](crate::error::RolledBack::Gone)).
+/// [`doctor`](crate::Vault::doctor) says when the newest backup is older than the last replacement of the root, and when
+/// backups are kept longer than the window. It knows the backups that the vault has made, not those of `pg_dump`.
+///
+/// The keeper's files, apart from the store, in **one** copy that is replaced and never archived: a copy of them outlives what
+/// the keeper destroys. The witness with them, or by its own database's means. Neither is in a backup of the store.
+///
+/// **A full backup or an increment.** An increment compares versions row by row with the index of the backup that it follows, so
+/// that index has to be kept, and to be read once; the part itself need not be. To restore, all parts from the full one on are
+/// needed. After a restore every row has a new version: make a full backup.
+///
+/// **Who can read a backup.** It holds what the store holds: wrapped keys and ciphertext, pseudonyms, and the log, whose actors
+/// and grounds are in clear. Without the keeper and its secret nothing in it opens. With them it opens like the store of its day,
+/// and then a fence is policy: the keys of whoever was forgotten and not yet shredded are there. This table was made by
+/// trying, and a test makes it again:
+///
+#[doc = include_str!("../docs/who_can_read.md")]
+///
+/// So an erasure reaches the backups when the root that was left is destroyed, at the end of the restore window, wherever copies
+/// lie, and not before; and a copy of the *keeper* from before keeps every backup of its time open for ever.
+/// [`who_can_read`](crate::Vault::who_can_read) says for one subject which roots and backups are left, and until which date.
+/// It counts what the vault can know: no copy of the keeper, no plaintext that was kept.
+///
+/// **If store, keeper and witness are all put back to one moment, nothing here can tell.** What was forgotten after it opens
+/// again, unless its root was destroyed before.
+///
+/// **Rehearse.** [`Vault::drill`](crate::Vault::drill) makes a backup, restores it into a scratch store beside the vault,
+/// compares keys and opens values of a sample, forgets somebody there, restores again, and finds them erased. What it makes,
+/// activates and destroys stays in memory: the vault's keeper unwraps for it, and nothing else. Its report is a signed note.
+/// The scratch stores and the file hold all that the vault holds: delete them.
+///
+/// **Interrupted.** A backup without its end is refused. A restore that was interrupted leaves a store that says
+/// [`StoreError::Unfinished`](crate::error::StoreError::Unfinished); begin it again. On PostgreSQL a backup holds one
+/// transaction open, which keeps `VACUUM` from what it can see; `idle_in_transaction_session_timeout` has to be longer than
+/// the slowest write. On redb the file grows by what is written meanwhile.
+pub mod backups {}
 
 /// # Forgetting
 ///

@@ -292,6 +292,26 @@ impl Journal {
         self.apply(&lines)
     }
 
+    /// Every event that memory has, oldest first, with its number: read again from the store, page by page.
+    pub(crate) async fn each(&self, mut see: impl FnMut(u64, &Event) + Send) -> Result<()> {
+        let known = self.progress().known;
+        let mut range = Range { start: line_name(1), end: line_name(known.number.saturating_add(1)) };
+        let mut head = Head::start(&self.key, &self.vault);
+        loop {
+            let page = self.rows.page(range.clone(), 4096).await?;
+            for (_, row) in &page.rows {
+                head = self.check(head, head.number.saturating_add(1), &row.value)?;
+                let (_, event) = row.value.split_first_chunk::<32>().ok_or(Malformed::Length)?;
+                see(head.number, &Event::decode(event)?);
+            }
+            match page.next {
+                Some(next) => range.start = next,
+                None if head == known => return Ok(()),
+                None => return Err(RolledBack::Mixed.into()),
+            }
+        }
+    }
+
     /// Brings the witness up to what memory has, if it can be reached. True where it remembers all of it from here on.
     pub(crate) async fn tell(&self) -> bool {
         self.complete().await.is_ok() && self.witness.remembers() == Remembers::Lines

@@ -63,6 +63,8 @@
 //! | prove it | [`settle`](Vault::settle), daily | *destroyed*, *final*: the old root is gone, a [`Certificate`] is signed |
 //! | keep as evidence | [`hold`](Vault::hold), [`release_hold`](Vault::release_hold) | what would go stays, for [`LegalHold`] alone |
 //! | stop | [`revoke`](Vault::revoke), [`freeze`](Vault::freeze) | refused everywhere within the bound |
+//! | back up and restore | [`backup`](Vault::backup), [`verify_backup`](Vault::verify_backup), [`Options::restore`], [`drill`](Vault::drill) | signed parts; the erased stay erased; a report to be filed |
+//! | say who can still read | [`who_can_read`](Vault::who_can_read) | roots and backups of a subject, each with its date |
 //! | put a restored store right | [`Options::recover`] | the erased stay erased |
 //!
 //! # Which type do I want
@@ -140,6 +142,7 @@ mod recover;
 mod retention;
 mod shred;
 // Where it lives.
+pub mod backup;
 pub mod clock;
 mod index;
 pub mod log;

@@ -326,8 +326,8 @@ impl Vault {
 
     /// Ends what is still under former keys of a kind: for [`KeyKind::Tokens`] those tokens are refused from then on, in
     /// all processes within the bound, and grants that were taken with them stop; for [`KeyKind::Index`] there are no index
-    /// values under the former key any more; for [`KeyKind::Signing`] the vault forgets the former public keys, and checks
-    /// no checkpoint under them. It gives how many keys were retired.
+    /// values under the former key any more; for [`KeyKind::Signing`] the vault forgets the former public keys, and
+    /// believes no checkpoint and no backup's manifest under them. It gives how many keys were retired.
     ///
     /// # Errors
     ///

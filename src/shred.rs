@@ -148,6 +148,10 @@ impl Vault {
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
         inner.sweep().await?;
         let left = inner.left(&removals.id).await?;
+        if let Some((_, epoch_left, _)) = left {
+            // So that it can be said of a backup whether it is older or newer than what was shredded.
+            inner.journal.record(&[Event::Shredded { day: today, epoch_left }]).await?;
+        }
         let mut entry = inner.entry_by(Action::Shred, actor, ground)?;
         entry = entry.counting(Count::Subjects, u64::try_from(subjects).unwrap_or(u64::MAX));
         if let Some((_, epoch, _)) = left {
@@ -406,7 +410,7 @@ impl Inner {
     }
 
     /// If its root is destroyed as soon as it may be.
-    fn unreadable_after(&self, left_ms: i64) -> i64 {
+    pub(crate) fn unreadable_after(&self, left_ms: i64) -> i64 {
         self.unreadable_once_destroyed(self.settles_at(left_ms))
     }
 

@@ -217,6 +217,18 @@ impl fmt::Debug for Statement {
     }
 }
 
+/// A call of a [`Moment`] under way.
+pub type Paging<'a> = Pin<Box<dyn Future<Output = Result<Page, StoreError>> + Send + 'a>>;
+
+/// The rows as they were at one moment, for as long as this lives.
+pub trait Moment: Send {
+    /// As [`Store::scan`], but all pages are of the same moment.
+    fn page(&mut self, range: Range, limit: usize) -> Paging<'_>;
+}
+
+/// What [`Store::moment`] gives.
+pub type Moments = Result<Option<Box<dyn Moment>>, StoreError>;
+
 /// Rows with versions. Every promise here is checked by `testing::store_contract`.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The rows of these names, in their order, `None` where there is none; all as of one moment. A row that a
@@ -245,6 +257,13 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// All rows as of one moment, no earlier than this call: every batch is in it whole or not at all, and every one whose
+    /// [`commit`](Self::commit) had returned before. Commits go on meanwhile. `None` where the store cannot do so: then
+    /// the vault makes no backups of it.
+    fn moment(&self) -> impl Future<Output = Moments> + Send {
+        std::future::ready(Ok(None))
+    }
+
     /// What its settings lack for what the vault promises; empty where all is well.
     ///
     /// # Errors
@@ -271,6 +290,7 @@ trait ErasedStore: Send + Sync + fmt::Debug {
     fn commit(&self, batch: Batch) -> Boxed<'_, Result<(), CommitError>>;
     fn shared(&self) -> bool;
     fn copies_are_current(&self) -> Boxed<'_, Result<(), StoreError>>;
+    fn moment(&self) -> Boxed<'_, Moments>;
     fn doctor(&self) -> Boxed<'_, Result<Vec<Concern>, StoreError>>;
     fn statements(&self, batch: &Batch) -> Option<Vec<Statement>>;
 }
@@ -290,6 +310,9 @@ impl<S: Store> ErasedStore for S {
     }
     fn copies_are_current(&self) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(Store::copies_are_current(self))
+    }
+    fn moment(&self) -> Boxed<'_, Moments> {
+        Box::pin(Store::moment(self))
     }
     fn doctor(&self) -> Boxed<'_, Result<Vec<Concern>, StoreError>> {
         Box::pin(Store::doctor(self))
@@ -330,6 +353,10 @@ impl Rows {
 
     pub(crate) async fn doctor(&self) -> crate::Result<Vec<Concern>> {
         Ok(self.0.doctor().await?)
+    }
+
+    pub(crate) async fn moment(&self) -> crate::Result<Option<Box<dyn Moment>>> {
+        Ok(self.0.moment().await?)
     }
 
     pub(crate) async fn read(&self, keys: &[Key]) -> crate::Result<Vec<Option<Versioned>>> {

@@ -25,7 +25,7 @@ use crate::tree::Tree;
 
 mod audit;
 pub(crate) mod lane;
-mod open;
+pub(crate) mod open;
 mod settings;
 mod subject;
 

@@ -80,6 +80,28 @@ pub(crate) enum Event {
     Keys {
         tokens_from: u16,
     },
+    /// A backup is about to leave the store.
+    BackupBegun {
+        id: [u8; 16],
+        at_ms: i64,
+        epoch: u64,
+        /// The last day on which a copy of it is kept, as was said when it was made.
+        kept_until: Day,
+    },
+    /// All of it was written.
+    BackupDone {
+        id: [u8; 16],
+    },
+    /// What was due up to a day is under no root after the one that was left.
+    Shredded {
+        day: Day,
+        epoch_left: u64,
+    },
+    /// A copy of the store that had so many lines was put right: what was shredded after them may have been in it again,
+    /// until the next shred.
+    Restored {
+        lines: u64,
+    },
 }
 
 /// Which tokens are refused.
@@ -178,6 +200,26 @@ impl Event {
                 out.put_u8(19);
                 out.put_u16(*tokens_from);
             }
+            Event::BackupBegun { id, at_ms, epoch, kept_until } => {
+                out.put_u8(30);
+                out.put(id);
+                out.put_i64(*at_ms);
+                out.put_u64(*epoch);
+                out.put_u16(kept_until.number());
+            }
+            Event::BackupDone { id } => {
+                out.put_u8(31);
+                out.put(id);
+            }
+            Event::Shredded { day, epoch_left } => {
+                out.put_u8(32);
+                out.put_u16(day.number());
+                out.put_u64(*epoch_left);
+            }
+            Event::Restored { lines } => {
+                out.put_u8(33);
+                out.put_u64(*lines);
+            }
         }
         out
     }
@@ -219,6 +261,15 @@ impl Event {
             17 => Event::Notice { purpose: r.u16()?, version: r.u32()? },
             18 => Event::Registry,
             19 => Event::Keys { tokens_from: r.u16()? },
+            30 => Event::BackupBegun {
+                id: r.array()?,
+                at_ms: r.i64()?,
+                epoch: r.u64()?,
+                kept_until: Day(r.u16()?),
+            },
+            31 => Event::BackupDone { id: r.array()? },
+            32 => Event::Shredded { day: Day(r.u16()?), epoch_left: r.u64()? },
+            33 => Event::Restored { lines: r.u64()? },
             _ => return Err(Unsupported::Version.into()),
         };
         r.end()?;

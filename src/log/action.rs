@@ -116,6 +116,16 @@ numbered! {
         ReplaceRoot = 42 "replace-root",
         /// It was checked that all keys open under the root.
         Coverage = 43 "coverage",
+        /// A backup was begun, or finished.
+        Backup = 60 "backup",
+        /// A backup was verified.
+        VerifyBackup = 61 "verify-backup",
+        /// A backup was restored.
+        Restore = 62 "restore",
+        /// A restore was rehearsed.
+        Drill = 63 "drill",
+        /// It was asked who can still read a subject.
+        WhoCanRead = 64 "who-can-read",
     }
     /// Why it was refused: an [`Error`] without its details, in one byte.
     Refusal {
@@ -177,6 +187,8 @@ numbered! {
         Misuse = 76 "misuse",
         /// [`Error::NoRandomness`].
         NoRandomness = 77 "no-randomness",
+        /// [`Error::Backup`].
+        Backup = 80 "backup",
     }
     /// What is counted in an entry.
     Count {
@@ -200,6 +212,8 @@ numbered! {
         MoreCauses = 9 "more-causes",
         /// The number of a key.
         Key = 10 "key",
+        /// Rows of the store.
+        Rows = 20 "rows",
     }
 }
 
@@ -241,6 +255,7 @@ impl From<&Error> for Refusal {
             Error::Contradiction(_) => Refusal::Contradiction,
             Error::Misuse(_) => Refusal::Misuse,
             Error::NoRandomness => Refusal::NoRandomness,
+            Error::Backup(_) => Refusal::Backup,
         }
     }
 }

@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Batch, CommitError, Expect, Key, MAX_KEY, MAX_VALUE, Page, Range, Store, Version, Versioned};
+use super::{
+    Batch, CommitError, Expect, Key, MAX_KEY, MAX_VALUE, Moment, Moments, Page, Paging, Range, Store,
+    Version, Versioned,
+};
 use crate::error::StoreError;
 
 /// A page holds at most this many bytes of content, or one row where that is larger: so that a long range of large
@@ -62,20 +65,7 @@ impl Store for MemoryStore {
     }
 
     async fn scan(&self, range: Range, limit: usize) -> Result<Page, StoreError> {
-        let mut page = Page::default();
-        if range.start >= range.end {
-            return Ok(page);
-        }
-        let mut bytes: usize = 0;
-        for (key, row) in self.rows().range(range.start..range.end) {
-            if is_full(&page, limit, bytes) {
-                page.next = Some(key.clone());
-                break;
-            }
-            bytes = bytes.saturating_add(row.value.len());
-            page.rows.push((key.clone(), row.clone()));
-        }
-        Ok(page)
+        Ok(page(&self.rows(), range, limit))
     }
 
     /// Done when it is called, not when the future is first polled.
@@ -87,6 +77,36 @@ impl Store for MemoryStore {
     fn shared(&self) -> bool {
         self.shared
     }
+
+    async fn moment(&self) -> Moments {
+        Ok(Some(Box::new(Copied(self.rows().clone()))))
+    }
+}
+
+/// Rows that were copied.
+struct Copied(BTreeMap<Key, Versioned>);
+
+impl Moment for Copied {
+    fn page(&mut self, range: Range, limit: usize) -> Paging<'_> {
+        Box::pin(std::future::ready(Ok(page(&self.0, range, limit))))
+    }
+}
+
+fn page(rows: &BTreeMap<Key, Versioned>, range: Range, limit: usize) -> Page {
+    let mut page = Page::default();
+    if range.start >= range.end {
+        return page;
+    }
+    let mut bytes: usize = 0;
+    for (key, row) in rows.range(range.start..range.end) {
+        if is_full(&page, limit, bytes) {
+            page.next = Some(key.clone());
+            break;
+        }
+        bytes = bytes.saturating_add(row.value.len());
+        page.rows.push((key.clone(), row.clone()));
+    }
+    page
 }
 
 impl MemoryStore {

@@ -12,7 +12,8 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::memory::{PAGE_BYTES, within_bounds};
 use super::{
-    Batch, CommitError, Expect, Key, MAX_KEY, Page, Range, Statement, Store, Version, Versioned, version_of,
+    Batch, CommitError, Expect, Key, MAX_KEY, Moments, Page, Range, Statement, Store, Version, Versioned,
+    version_of,
 };
 use crate::custody::Concern;
 use crate::error::StoreError;
@@ -21,6 +22,7 @@ pub(crate) mod catalog;
 mod copies;
 pub(crate) mod link;
 pub(crate) mod listen;
+mod moment;
 mod options;
 pub(crate) mod outcome;
 mod staged;
@@ -174,28 +176,9 @@ impl Store for PostgresStore {
     }
 
     async fn scan(&self, range: Range, limit: usize) -> Result<Page, StoreError> {
-        // The row that says what the table is has a longer name.
-        let end = range.end.min(vec![0xFF; MAX_KEY.saturating_add(1)]);
-        let limit = limit.clamp(1, 1 << 20);
-        let asked = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-        let bytes = i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX);
-        let types = [Type::BYTEA, Type::BYTEA, Type::INT8, Type::INT8];
-        let rows = self.link.look(&self.table.scan, &types, &[&range.start, &end, &asked, &bytes]).await?;
-        let mut page = Page::default();
-        for row in &rows {
-            let name: Key = row.try_get(0).map_err(|_| StoreError::Damaged)?;
-            // A row that is only there to say that the page is full comes without its content.
-            let full: bool = row.try_get(3).map_err(|_| StoreError::Damaged)?;
-            if row.try_get::<_, &str>(4).map_err(|_| StoreError::Damaged)? != "off" {
-                return Err(StoreError::ReadOnly);
-            }
-            if page.rows.len() >= limit || (full && !page.rows.is_empty()) {
-                page.next = Some(name);
-                break;
-            }
-            page.rows.push((name, versioned(row, 1)?));
-        }
-        Ok(page)
+        let asked = Asked::of(range, limit);
+        let rows = self.link.look(&self.table.scan, &SCAN_TYPES, &asked.parameters()).await?;
+        page(&rows, asked.limit)
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
@@ -239,6 +222,10 @@ impl Store for PostgresStore {
         true
     }
 
+    async fn moment(&self) -> Moments {
+        Ok(Some(Box::new(moment::Kept::begin(&self.link, &self.table).await?)))
+    }
+
     async fn copies_are_current(&self) -> Result<(), StoreError> {
         self.wait_for_copies().await
     }
@@ -250,6 +237,48 @@ impl Store for PostgresStore {
     fn statements(&self, batch: &Batch) -> Option<Vec<Statement>> {
         Some(staged::statements(&self.table.name(), self.link.is_postgres, batch))
     }
+}
+
+/// What a page is asked for with.
+struct Asked {
+    range: Range,
+    limit: usize,
+    rows: i64,
+    bytes: i64,
+}
+
+const SCAN_TYPES: [Type; 4] = [Type::BYTEA, Type::BYTEA, Type::INT8, Type::INT8];
+
+impl Asked {
+    fn of(mut range: Range, limit: usize) -> Self {
+        // The row that says what the table is has a longer name.
+        range.end = range.end.min(vec![0xFF; MAX_KEY.saturating_add(1)]);
+        let limit = limit.clamp(1, 1 << 20);
+        let rows = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+        Asked { range, limit, rows, bytes: i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX) }
+    }
+
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 4] {
+        [&self.range.start, &self.range.end, &self.rows, &self.bytes]
+    }
+}
+
+fn page(rows: &[Row], limit: usize) -> Result<Page, StoreError> {
+    let mut page = Page::default();
+    for row in rows {
+        let name: Key = row.try_get(0).map_err(|_| StoreError::Damaged)?;
+        // A row that is only there to say that the page is full comes without its content.
+        let full: bool = row.try_get(3).map_err(|_| StoreError::Damaged)?;
+        if row.try_get::<_, &str>(4).map_err(|_| StoreError::Damaged)? != "off" {
+            return Err(StoreError::ReadOnly);
+        }
+        if page.rows.len() >= limit || (full && !page.rows.is_empty()) {
+            page.next = Some(name);
+            break;
+        }
+        page.rows.push((name, versioned(row, 1)?));
+    }
+    Ok(page)
 }
 
 fn versioned(row: &Row, from: usize) -> Result<Versioned, StoreError> {

@@ -23,7 +23,7 @@ use redb::{
 };
 
 use super::memory::{is_full, within_bounds};
-use super::{Batch, CommitError, Key, Page, Range, Store, Version, Versioned};
+use super::{Batch, CommitError, Key, Moment, Moments, Page, Paging, Range, Store, Version, Versioned};
 use crate::{crypto, error::StoreError};
 
 mod committer;
@@ -182,16 +182,9 @@ impl RedbStore {
 
     /// Reads as of one moment.
     fn look<T>(&self, look: impl FnOnce(&Rows) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.opened.usable()?;
-        let outcome = guarded(|| {
+        self.opened.look(|| {
             let transaction = self.opened.database.begin_read().map_err(why)?;
             look(&transaction.open_table(ROWS).map_err(why)?)
-        });
-        outcome.map_err(|cause| match cause {
-            // One bad page: the others can still be read.
-            StoreError::Damaged => cause,
-            // After a failure redb still serves what it has in memory: rather nothing than half.
-            cause => self.opened.fail(cause),
         })
     }
 }
@@ -210,24 +203,7 @@ impl Store for RedbStore {
     }
 
     async fn scan(&self, range: Range, limit: usize) -> Result<Page, StoreError> {
-        if range.start >= range.end {
-            return Ok(Page::default());
-        }
-        self.look(|table| {
-            let mut page = Page::default();
-            let mut bytes: usize = 0;
-            for entry in table.range(range.start.as_slice()..range.end.as_slice()).map_err(why)? {
-                let (key, row) = entry.map_err(why)?;
-                if is_full(&page, limit, bytes) {
-                    page.next = Some(key.value().to_vec());
-                    break;
-                }
-                let row = versioned(row.value())?;
-                bytes = bytes.saturating_add(row.value.len());
-                page.rows.push((key.value().to_vec(), row));
-            }
-            Ok(page)
-        })
+        self.look(|table| page(table, &range, limit))
     }
 
     fn commit(&self, batch: Batch) -> impl Future<Output = Result<(), CommitError>> + Send {
@@ -238,6 +214,48 @@ impl Store for RedbStore {
     fn shared(&self) -> bool {
         false
     }
+
+    /// One read transaction: as long as it lives, the file keeps the pages that it sees, and grows by what is written.
+    async fn moment(&self) -> Moments {
+        let begin = |opened: &Opened| {
+            let transaction = opened.database.begin_read().map_err(why)?;
+            transaction.open_table(ROWS).map_err(why)
+        };
+        let table = self.opened.look(|| begin(&self.opened))?;
+        Ok(Some(Box::new(Kept { table, opened: Arc::clone(&self.opened) })))
+    }
+}
+
+/// The rows of one read transaction.
+struct Kept {
+    table: Rows,
+    opened: Arc<Opened>,
+}
+
+impl Moment for Kept {
+    fn page(&mut self, range: Range, limit: usize) -> Paging<'_> {
+        let found = self.opened.look(|| page(&self.table, &range, limit));
+        Box::pin(std::future::ready(found))
+    }
+}
+
+fn page(table: &Rows, range: &Range, limit: usize) -> Result<Page, StoreError> {
+    let mut page = Page::default();
+    if range.start >= range.end {
+        return Ok(page);
+    }
+    let mut bytes: usize = 0;
+    for entry in table.range(range.start.as_slice()..range.end.as_slice()).map_err(why)? {
+        let (key, row) = entry.map_err(why)?;
+        if is_full(&page, limit, bytes) {
+            page.next = Some(key.value().to_vec());
+            break;
+        }
+        let row = versioned(row.value())?;
+        bytes = bytes.saturating_add(row.value.len());
+        page.rows.push((key.value().to_vec(), row));
+    }
+    Ok(page)
 }
 
 impl Drop for RedbStore {

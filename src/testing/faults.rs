@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::error::StoreError;
-use crate::store::{Batch, CommitError, Key, Page, Range, Store, Versioned};
+use crate::store::{Batch, CommitError, Key, Moments, Page, Range, Store, Versioned};
 
 /// How a commit fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +230,11 @@ impl<S: Store> Store for FaultStore<S> {
 
     fn shared(&self) -> bool {
         self.0.store.shared()
+    }
+
+    /// Its pages are not counted and do not fail.
+    async fn moment(&self) -> Moments {
+        self.0.store.moment().await
     }
 }
 

@@ -11,6 +11,8 @@ use crate::store::{
     Batch, CommitError, Expect, Key, MAX_KEY, MAX_VALUE, Page, Range, Store, Version, Versioned,
 };
 
+mod moment;
+
 /// Tries each promise of [`Store`] on an empty store of its own, which `make` gives. Takes a few seconds and up to
 /// 100 MiB of memory. It needs no runtime but the one that polls it, and runs its concurrent commits in one task;
 /// [`store_contract_on_threads`] is the part with threads.
@@ -34,6 +36,7 @@ pub async fn store_contract<S: Store>(mut make: impl FnMut() -> S) {
     pipelined_batches_keep_their_order(&make()).await;
     a_read_is_of_one_moment(&make()).await;
     dropped_commits_are_whole(&make()).await;
+    moment::pages_are_of_one_moment(&make()).await;
 }
 
 /// Counts to 400 in one row from 8 threads, while two more check that a read and a scan see whole batches. `run` runs

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::actor::{Actor, Ground};
+use crate::backup::UNFINISHED;
 use crate::calendar::Calendar;
 use crate::clock::{Clock, SystemClock};
 use crate::crypto::aead::Suite;
@@ -13,6 +14,7 @@ use crate::journal::{Event, FENCE, Journal};
 use crate::keeper::{Keeper, RootKey, Roots, VaultId};
 use crate::key::{Index, Journal as JournalStage, Lookup, Node as NodeStage, Secret, Stage};
 use crate::log::{Action, Count};
+use crate::note::VerifierKey;
 use crate::purpose::{Purpose, PurposeInfo};
 use crate::record::Record;
 use crate::ring::Ring;
@@ -27,7 +29,7 @@ use crate::wire::{Put as _, Reader};
 use crate::witness::{Memory, Remembers, Witness};
 
 /// The name of the row that says what lies here.
-const CONFIG: &[u8] = b"c";
+pub(crate) const CONFIG: &[u8] = b"c";
 const FORMAT: &[u8] = b"customer-vault/v1";
 
 /// What a process serves: its records and purposes. Then [`create`](Self::create) or [`open`](Self::open).
@@ -36,7 +38,7 @@ pub struct Options {
     schemas: Vec<Schema>,
     purposes: Vec<PurposeInfo>,
     settings: Settings,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     max_seals: u64,
 }
 
@@ -151,11 +153,26 @@ impl Options {
             return Err(KeeperError::Missing.into());
         }
         let opening = Opening::of(Rows::new(store), Roots::new(keeper), witness).await?;
+        self.replay(opening, Action::Recover, actor, ground).await
+    }
+
+    /// Does again what the store has lost, before anything opens.
+    pub(crate) async fn replay(
+        self,
+        opening: Opening,
+        action: Action,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<Vault> {
         let replayed = crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall()).await?;
         opening.journal.open().await?;
+        // Where nothing was lost, another attempt may have written it back, and how much it was nobody knows any more.
+        let lines = if replayed == 0 { 0 } else { opening.journal.known().saturating_sub(replayed) };
+        // Before the shred: what was shredded once may have come back with the copy.
+        opening.journal.record(&[Event::Restored { lines }]).await?;
         let vault = self.start(opening).await?;
         vault.0.raise_token_keys().await?;
-        let entry = vault.0.entry_by(Action::Recover, actor, ground)?.counting(Count::Records, replayed);
+        let entry = vault.0.entry_by(action, actor, ground)?.counting(Count::Records, replayed);
         vault.0.log(entry).await?;
         vault.shred(actor, ground).await?;
         match vault.expire(actor, ground).await {
@@ -270,7 +287,7 @@ impl Options {
 }
 
 /// A vault between reading its first row and standing.
-struct Opening {
+pub(crate) struct Opening {
     config: Config,
     rows: Rows,
     roots: Roots,
@@ -295,9 +312,19 @@ impl Opening {
         Self::begin(config, rows, roots, memory).await
     }
 
+    #[cfg(test)]
+    pub(crate) fn lookup(&self) -> &Secret<Lookup> {
+        &self.secrets.lookup
+    }
+
+    /// The keys that verify notes of this vault.
+    pub(crate) fn verifier_keys(&self) -> Result<Vec<VerifierKey>> {
+        self.secrets.ring.verifiers(&crate::log::origin(&self.config.id))
+    }
+
     /// Nothing is released by the secrets; the journal needs its key before it can tell whether the store is an older
     /// one.
-    async fn begin(config: Config, rows: Rows, roots: Roots, memory: Memory) -> Result<Self> {
+    pub(crate) async fn begin(config: Config, rows: Rows, roots: Roots, memory: Memory) -> Result<Self> {
         let tree = config.tree(&rows, &roots);
         let names = [
             under_root::LOOKUP,
@@ -352,14 +379,14 @@ impl Under {
 }
 
 /// What has to be known before the first key: in clear, and checked against the settings under the root.
-struct Config {
-    id: VaultId,
+pub(crate) struct Config {
+    pub(crate) id: VaultId,
     suite: Suite,
     height: u8,
 }
 
 impl Config {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.put_bytes(FORMAT);
         out.put(self.id.bytes());
@@ -368,7 +395,7 @@ impl Config {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new(bytes);
         if r.bytes().map_err(|_| StoreError::Foreign)? != FORMAT {
             return Err(Unsupported::Version.into());
@@ -379,11 +406,14 @@ impl Config {
     }
 
     async fn read(rows: &Rows) -> Result<Self> {
-        let row = rows.get(CONFIG).await?.ok_or(StoreError::Empty)?;
-        Config::decode(&row.value)
+        match rows.read(&[CONFIG.to_vec(), UNFINISHED.to_vec()]).await?.as_slice() {
+            [_, Some(_)] => Err(StoreError::Unfinished.into()),
+            [Some(row), None] => Config::decode(&row.value),
+            _ => Err(StoreError::Empty.into()),
+        }
     }
 
-    fn tree(&self, rows: &Rows, roots: &Roots) -> Tree {
+    pub(crate) fn tree(&self, rows: &Rows, roots: &Roots) -> Tree {
         Tree::new(self.id, rows.clone(), roots.clone(), self.suite, self.height)
     }
 }
@@ -391,8 +421,9 @@ impl Config {
 /// Puts the vault's id into an empty store, first of all: keeper and witness are bound to it, and a creation that was
 /// interrupted must find them bound to the same.
 async fn claim(rows: &Rows, settings: &Settings) -> Result<Config> {
-    let read = rows.read(&[CONFIG.to_vec(), Node::Root.name()]).await?;
-    match read.as_slice() {
+    let read = rows.read(&[CONFIG.to_vec(), Node::Root.name(), UNFINISHED.to_vec()]).await?;
+    match read.get(..2).unwrap_or_default() {
+        _ if read.last().is_some_and(Option::is_some) => return Err(StoreError::Unfinished.into()),
         [Some(_), Some(_)] => return Err(StoreError::Exists.into()),
         [Some(config), None] => {
             let config = Config::decode(&config.value)?;
@@ -407,6 +438,7 @@ async fn claim(rows: &Rows, settings: &Settings) -> Result<Config> {
     let config = Config { id: VaultId(crypto::random()?), suite: settings.suite, height: settings.height };
     let mut batch = Batch::new()?;
     batch.expect(CONFIG, Expect::Absent);
+    batch.expect(UNFINISHED, Expect::Absent);
     batch.put(CONFIG, config.encode());
     match rows.commit(batch).await? {
         Committed::Yes => Ok(config),

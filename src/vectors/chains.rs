@@ -52,6 +52,10 @@ fn journal_lines() {
         Event::Notice { purpose: 2, version: 4 },
         Event::Registry,
         Event::Keys { tokens_from: 3 },
+        Event::BackupBegun { id: count(0xA0), at_ms: NOW, epoch: 1, kept_until: Day(20_490) },
+        Event::BackupDone { id: count(0xA0) },
+        Event::Shredded { day: Day(20_465), epoch_left: 1 },
+        Event::Restored { lines: 20 },
     ];
     let mut batch = Batch::new().unwrap();
     let lines = journal.stage(&mut batch, None, &events).unwrap();

@@ -12,7 +12,7 @@ use std::{
 use futures_channel::oneshot;
 use redb::{Database, Durability, ReadableTable, Table, WriteTransaction};
 
-use super::{ROWS, decode, why};
+use super::{ROWS, decode, guarded, why};
 use crate::error::StoreError;
 use crate::store::{Batch, CommitError, memory::holds};
 
@@ -52,6 +52,17 @@ impl Opened {
         // A second failure follows from the first.
         let _ = self.refusal.set(refusal);
         cause
+    }
+
+    /// Reads, and takes note of what fails.
+    pub(super) fn look<T>(&self, look: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.usable()?;
+        guarded(look).map_err(|cause| match cause {
+            // One bad page: the others can still be read.
+            StoreError::Damaged => cause,
+            // After a failure redb still serves what it has in memory: rather nothing than half.
+            cause => self.fail(cause),
+        })
     }
 
     /// Until nobody can commit any more.
