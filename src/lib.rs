@@ -93,6 +93,7 @@
 //! | `postgres` | no | `store::PostgresStore`: a table in a PostgreSQL database, any number of processes; `witness::PostgresWitness`: one in another |
 //! | `postgres-types` | no | [`Sealed`] as a `bytea` column for `tokio-postgres` and `postgres` |
 //! | `sqlx-0_9` | no | [`Sealed`] as a `BYTEA` column for `sqlx` 0.9; needs Rust 1.94, as `sqlx` does |
+//! | `tickets` | no | `ticket`: shelf keys for an hour, sealed to another process's key, and the reader that opens with them alone |
 //! | `testing` | no | `testing`: a vault in memory, a clock by hand, faults, the store contract |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -125,6 +126,9 @@ pub mod actor;
 pub mod consent;
 mod grant;
 mod status;
+#[cfg(feature = "tickets")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tickets")))]
+pub mod ticket;
 pub mod token;
 mod unlock;
 // When it goes.
@@ -160,7 +164,7 @@ pub use consent::{Consent, Evidence};
 pub use crypto::aead::Suite;
 pub use custody::{Concern, Custody};
 pub use error::{Absent, Error, Result};
-pub use forget::{Forget, ForgetReceipt};
+pub use forget::{Forget, ForgetReceipt, WithdrawReceipt};
 pub use grant::Grant;
 pub use index::Indexable;
 pub use purpose::{Basis, LegalHold, OpensFor, Purpose, PurposeId, PurposeInfo, SubjectAccess};

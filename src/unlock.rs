@@ -185,7 +185,7 @@ impl Inner {
     }
 
     /// The same for unlocking by purpose `P`.
-    fn admit_for<P: Purpose>(&self, token: &Token) -> Result<Verified> {
+    pub(crate) fn admit_for<P: Purpose>(&self, token: &Token) -> Result<Verified> {
         self.known::<P>()?;
         self.admit(token, &[P::NUMBER])
     }
@@ -213,7 +213,7 @@ impl Inner {
                 entries.push(entry.about_many(who)?);
             }
             if action == Action::UnlockMany {
-                entries.extend(self.refusals(verified, P::NUMBER, &decided.each)?);
+                entries.extend(self.refusals(action, verified, P::NUMBER, &decided.each)?);
             }
             if !entries.is_empty() {
                 let expect = decided.fence.map(|fence| (FENCE.to_vec(), fence));
@@ -314,7 +314,7 @@ impl Inner {
     }
 
     /// The purpose's key of each enrolment in which it stands.
-    fn keys_of(
+    pub(crate) fn keys_of(
         &self,
         subject: &Subject,
         meta: &Meta,
@@ -469,11 +469,12 @@ impl Inner {
     }
 
     /// One entry for each reason, with the number of subjects that it was given for.
-    fn refusals(
+    pub(crate) fn refusals<T>(
         &self,
+        action: Action,
         token: &Verified,
         purpose: u16,
-        each: &[Result<Prepared>],
+        each: &[Result<T>],
     ) -> Result<Vec<crate::log::Entry>> {
         let mut reasons: BTreeMap<u8, (Refusal, u64)> = BTreeMap::new();
         for why in each.iter().filter_map(|one| one.as_ref().err()) {
@@ -482,7 +483,7 @@ impl Inner {
             *count = count.saturating_add(1);
         }
         let entry = |(reason, count)| {
-            let entry = self.unlock_entry(Action::UnlockMany, Outcome::Refused(reason), token, purpose)?;
+            let entry = self.unlock_entry(action, Outcome::Refused(reason), token, purpose)?;
             Ok(entry.counting(Count::Subjects, count))
         };
         reasons.into_values().map(entry).collect()
