@@ -10,11 +10,15 @@ use std::time::Duration;
 use customer_vault::clock::Clock as _;
 use customer_vault::store::MemoryStore;
 use customer_vault::testing::{ManualClock, MemoryKeeper, test_ground, tester};
-use customer_vault::ticket::{Reader, ReaderKey, Ticket, TicketReceipt, TicketScope};
+use customer_vault::ticket::{Reader, ReaderKey, Recipient, Ticket, TicketReceipt, TicketScope};
 use customer_vault::value::PersonName;
 use customer_vault::*;
 use pollster::block_on;
 
+#[path = "tickets/bytes.rs"]
+mod bytes;
+#[path = "tickets/fences.rs"]
+mod fences;
 #[path = "tickets/reach.rs"]
 mod reach;
 
