@@ -21,7 +21,7 @@ use crate::token::{Token, Verified, token_name};
 use crate::tree::ATTEMPTS;
 use crate::vault::{Inner, Subject, Vault};
 
-mod format;
+pub(crate) mod format;
 mod reader;
 mod recipient;
 
@@ -321,3 +321,6 @@ impl Inner {
         Ok(TicketReceipt { ticket, ends_ms, each })
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

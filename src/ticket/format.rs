@@ -31,23 +31,23 @@ const AROUND: usize = HEADER + 32 + TAG + SIGNATURE_LEN;
 const MAX_TICKET: usize = 1 << 20;
 
 /// 32 random bytes for one ephemeral key.
-pub(super) type Drawn = Zeroizing<[u8; 32]>;
+pub(crate) type Drawn = Zeroizing<[u8; 32]>;
 
-pub(super) fn draw() -> Result<Drawn> {
+pub(crate) fn draw() -> Result<Drawn> {
     let mut drawn = Zeroizing::new([0; 32]);
     crypto::fill_random(drawn.as_mut_slice())?;
     Ok(drawn)
 }
 
 /// The first 16 bytes of a hash.
-pub(super) fn shortened(hash: &[u8; 32]) -> [u8; 16] {
+pub(crate) fn shortened(hash: &[u8; 32]) -> [u8; 16] {
     let mut short = [0; 16];
     short.iter_mut().zip(hash).for_each(|(to, from)| *to = *from);
     short
 }
 
 /// What a ticket calls a subject, so that its contents have the ids of nobody.
-pub(super) fn subject_hint(ticket: &[u8; 16], id: &SubjectId) -> [u8; 16] {
+pub(crate) fn subject_hint(ticket: &[u8; 16], id: &SubjectId) -> [u8; 16] {
     shortened(&crypto::hash(&[SUBJECT, ticket, id.bytes()]))
 }
 
@@ -94,7 +94,7 @@ impl Ticket {
     }
 
     /// Encrypts, then signs all of it.
-    pub(super) fn seal(
+    pub(crate) fn seal(
         header: &Header,
         contents: &Contents,
         drawn: &Drawn,
@@ -115,7 +115,7 @@ impl Ticket {
     }
 
     /// Checks who made it and for whom, before any key is used.
-    pub(super) fn verified(&self, vault: &VerifierKey, recipient: &[u8; 32]) -> Result<Parts<'_>> {
+    pub(crate) fn verified(&self, vault: &VerifierKey, recipient: &[u8; 32]) -> Result<Parts<'_>> {
         let parts = Parts::split(&self.0)?;
         if vault.name() != origin(&parts.header.vault)
             || !crypto::verify(vault.bytes(), &signed(parts.before), parts.signature)
@@ -147,13 +147,13 @@ fn signed(before: &[u8]) -> Vec<u8> {
 
 /// What stands in clear.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) vault: VaultId,
-    pub(super) id: [u8; 16],
-    pub(super) purpose: u16,
-    pub(super) given_ms: i64,
-    pub(super) ends_ms: i64,
-    pub(super) recipient: [u8; 32],
+pub(crate) struct Header {
+    pub(crate) vault: VaultId,
+    pub(crate) id: [u8; 16],
+    pub(crate) purpose: u16,
+    pub(crate) given_ms: i64,
+    pub(crate) ends_ms: i64,
+    pub(crate) recipient: [u8; 32],
 }
 
 impl Header {
@@ -172,8 +172,8 @@ impl Header {
 
 /// Where the parts of a ticket lie in its bytes.
 #[derive(Debug)]
-pub(super) struct Parts<'a> {
-    pub(super) header: Header,
+pub(crate) struct Parts<'a> {
+    pub(crate) header: Header,
     info: Vec<u8>,
     encapped: [u8; 32],
     sealed: &'a [u8],
@@ -208,7 +208,7 @@ impl<'a> Parts<'a> {
         Ok(Parts { header, info, encapped, sealed, tag, before, signature })
     }
 
-    pub(super) fn open(&self, private: &Secret<Recipient>) -> Result<Contents> {
+    pub(crate) fn open(&self, private: &Secret<Recipient>) -> Result<Contents> {
         let mut contents = Zeroizing::new(self.sealed.to_vec());
         envelope::open(private.expose(), &self.encapped, &self.info, &mut contents, self.tag)?;
         Contents::decode(&contents)
@@ -216,30 +216,30 @@ impl<'a> Parts<'a> {
 }
 
 /// By hint.
-pub(super) type Subjects = BTreeMap<[u8; 16], BTreeMap<u16, Generation>>;
+pub(crate) type Subjects = BTreeMap<[u8; 16], BTreeMap<u16, Generation>>;
 
 /// One enrolment of a subject, as far as a ticket reaches it.
 #[derive(Debug)]
-pub(super) struct Generation {
-    pub(super) serial: [u8; 16],
+pub(crate) struct Generation {
+    pub(crate) serial: [u8; 16],
     /// The last day on which the purpose may be used, 65,535 for no such day.
-    pub(super) until: Day,
+    pub(crate) until: Day,
     /// The purpose's key is not the enrolment's first.
-    pub(super) remade: bool,
-    pub(super) shelves: BTreeMap<Day, Secret<Shelf>>,
+    pub(crate) remade: bool,
+    pub(crate) shelves: BTreeMap<Day, Secret<Shelf>>,
 }
 
 /// What is sealed.
 #[derive(Debug)]
-pub(super) struct Contents {
-    pub(super) label: String,
+pub(crate) struct Contents {
+    pub(crate) label: String,
     /// `None` for every field.
-    pub(super) fields: Option<Fields>,
-    pub(super) subjects: Subjects,
+    pub(crate) fields: Option<Fields>,
+    pub(crate) subjects: Subjects,
 }
 
 impl Contents {
-    fn encode(&self) -> Zeroizing<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let fields = self.fields.as_ref().map(Fields::encode);
         let generations = || self.subjects.values().flat_map(BTreeMap::values);
         let len = [
@@ -280,7 +280,7 @@ impl Contents {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new(bytes);
         let label = r.text()?.to_owned();
         let fields = r.flag()?.then(|| r.bytes().and_then(Fields::decode)).transpose()?;

@@ -48,7 +48,7 @@ impl ReaderKey {
         self.private.expose()
     }
 
-    pub(super) fn private(&self) -> &Secret<RecipientStage> {
+    pub(crate) fn private(&self) -> &Secret<RecipientStage> {
         &self.private
     }
 
