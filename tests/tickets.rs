@@ -1,5 +1,5 @@
 //! Tickets: what a process reads with one alone, what it does not, and what a forget says of those that live.
-#![cfg(feature = "testing")]
+#![cfg(all(feature = "testing", feature = "tickets"))]
 #![allow(missing_docs, unreachable_pub, reason = "a test")]
 #![allow(clippy::exhaustive_enums, clippy::exhaustive_structs, reason = "a test")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
