@@ -129,19 +129,20 @@ fn orders() -> Fallible<Vec<(String, String, Order)>> {
     let mut orders = Vec::new();
     for line in CUSTOMERS.lines().take(50) {
         let customer: Value = serde_json::from_str(line)?;
-        let text = |value: &Value| value.as_str().map(str::to_owned).ok_or("not as expected");
-        let Some(placed) = customer.pointer("/orders/0") else { continue };
-        let items = placed.pointer("/items").and_then(Value::as_array).ok_or("not as expected")?;
+        let text = |at: &str| {
+            customer.pointer(at).and_then(Value::as_str).map(str::to_owned).ok_or("not as expected")
+        };
+        let Some(items) = customer.pointer("/orders/0/items").and_then(Value::as_array) else { continue };
         let lines: Result<Vec<_>, _> =
             items.iter().map(|item| OrderLine::parse(item.as_str().unwrap_or("?"), 1, 100, "EUR")).collect();
-        let country = Country::parse(&text(&customer["country"])?)?;
+        let country = Country::parse(&text("/country")?)?;
         let order = Order {
-            name: PersonName::parse(&text(&customer["name"])?)?,
-            address: PostalAddress::parse(&text(&customer["address"])?, country)?,
+            name: PersonName::parse(&text("/name")?)?,
+            address: PostalAddress::parse(&text("/address")?, country)?,
             phone: None,
             lines: lines?,
         };
-        orders.push((text(&customer["customer"])?, text(&placed["order"])?, order));
+        orders.push((text("/customer")?, text("/orders/0/order")?, order));
     }
     orders.truncate(4);
     Ok(orders)

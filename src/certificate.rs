@@ -167,7 +167,9 @@ impl Pending {
         }
         for labels in [&self.destroyed, &self.tickets] {
             out.put_u16(u16::try_from(labels.len()).unwrap_or(u16::MAX));
-            labels.iter().for_each(|label| out.put_bytes(label.as_bytes()));
+            for label in labels {
+                out.put_bytes(label.as_bytes());
+            }
         }
         for (label, until) in &self.kept {
             out.put_bytes(label.as_bytes());

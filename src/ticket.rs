@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::actor::SubjectId;
-use crate::change::{CHUNK, Change};
+use crate::change::{CHUNK, Change, Changed};
 use crate::clock::Day;
 use crate::crypto;
 use crate::entry::Entry;
@@ -16,7 +16,7 @@ use crate::log::{Action, Outcome, TicketEntry};
 use crate::purpose::Purpose;
 use crate::record::Sealable;
 use crate::sealed::{Sealed, cells};
-use crate::store::{Expect, Versioned};
+use crate::store::Expect;
 use crate::token::{Token, Verified, token_name};
 use crate::tree::ATTEMPTS;
 use crate::vault::{Inner, Subject, Vault};
@@ -137,8 +137,11 @@ impl Vault {
 }
 
 /// Whose keys a ticket is to hold.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Wanted {
+    header: Header,
+    /// As the log names it.
+    about: TicketEntry,
     tags: Vec<Tag>,
     /// For each tag.
     hints: Vec<[u8; 16]>,
@@ -176,28 +179,37 @@ impl Inner {
             recipient: *recipient.bytes(),
         };
         let drawn = format::draw()?;
-        let wanted = self.wanted(verified, &header, scopes).await?;
         let about =
             TicketEntry { id: header.id, recipient: recipient.fingerprint(), ends_ms: header.ends_ms };
+        let wanted = self.wanted(verified, header, about, scopes).await?;
         let token = [token_name(&verified.id)];
         for _ in 0..ATTEMPTS {
             let (mut room, mut token_row) = (MAX_SHELVES, None);
             let edit = |place: usize, subject: &Subject, entry: Option<Entry>| {
                 token_row = subject.more.first().cloned().flatten();
-                let days = wanted.days.get(place).ok_or(Error::Busy)?;
-                let tag = wanted.tags.get(place).ok_or(Error::Busy)?;
-                let change = self.giving(verified, about, P::NUMBER, subject, entry, tag, days)?;
+                let change = self.giving(verified, &wanted, place, subject, entry)?;
                 let shelves: usize = change.out.values().map(|generation| generation.shelves.len()).sum();
                 room = room.checked_sub(shelves).ok_or(Unsupported::Parameters)?;
                 Ok(change)
             };
             let Some(done) = self.try_change(&wanted.tags, &token, edit).await? else { continue };
-            return self.given(verified, header, &drawn, P::LABEL, &wanted, done, token_row).await;
+            if let Some(row) = &token_row
+                && done.iter().any(Result::is_ok)
+            {
+                self.used(verified, Some(row)).await;
+            }
+            return self.given(verified, P::LABEL, &wanted, &drawn, done).await;
         }
         Err(Error::Busy)
     }
 
-    async fn wanted(&self, verified: &Verified, header: &Header, scopes: &[TicketScope]) -> Result<Wanted> {
+    async fn wanted(
+        &self,
+        verified: &Verified,
+        header: Header,
+        about: TicketEntry,
+        scopes: &[TicketScope],
+    ) -> Result<Wanted> {
         if scopes.len() > MAX_SUBJECTS {
             return Err(Unsupported::Parameters.into());
         }
@@ -208,7 +220,9 @@ impl Inner {
             // Another process has made it since this one read the calendar.
             self.calendar.load(&self.tree).await?;
         }
-        let mut wanted = Wanted::default();
+        let purpose = header.purpose;
+        let (tags, hints, days, places) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut wanted = Wanted { header, about, tags, hints, days, places };
         let mut known = BTreeMap::new();
         let mut shelves = 0_usize;
         for scope in scopes {
@@ -219,7 +233,7 @@ impl Inner {
             let tag = self.tag(&scope.id);
             let place = *known.entry(tag).or_insert_with(|| {
                 wanted.tags.push(tag);
-                wanted.hints.push(subject_hint(&header.id, &scope.id));
+                wanted.hints.push(subject_hint(&about.id, &scope.id));
                 wanted.days.push(BTreeSet::new());
                 wanted.days.len().saturating_sub(1)
             });
@@ -228,9 +242,7 @@ impl Inner {
             let Some(days) = wanted.days.get_mut(place) else { return Err(Error::Busy) };
             let before = days.len();
             days.extend(
-                ranges
-                    .chain(scope.named(header.purpose))
-                    .filter(|day| *day >= today && !self.journal.over(*day)),
+                ranges.chain(scope.named(purpose)).filter(|day| *day >= today && !self.journal.over(*day)),
             );
             shelves = shelves.saturating_add(days.len().saturating_sub(before));
             if shelves > MAX_SHELVES {
@@ -245,13 +257,13 @@ impl Inner {
     fn giving(
         &self,
         verified: &Verified,
-        about: TicketEntry,
-        purpose: u16,
+        wanted: &Wanted,
+        place: usize,
         subject: &Subject,
         entry: Option<Entry>,
-        tag: &Tag,
-        days: &BTreeSet<Day>,
     ) -> Result<Change<BTreeMap<u16, Generation>>> {
+        let (days, tag) = wanted.days.get(place).zip(wanted.tags.get(place)).ok_or(Error::Busy)?;
+        let (about, purpose) = (wanted.about, wanted.header.purpose);
         let now = self.now();
         verified.check_time(self.token_time(now.wall))?;
         self.refuse_if_frozen()?;
@@ -289,12 +301,10 @@ impl Inner {
     async fn given(
         &self,
         verified: &Verified,
-        header: Header,
-        drawn: &format::Drawn,
         label: &str,
         wanted: &Wanted,
-        done: Vec<Result<crate::change::Changed<BTreeMap<u16, Generation>>>>,
-        token_row: Option<Versioned>,
+        drawn: &format::Drawn,
+        done: Vec<Result<Changed<BTreeMap<u16, Generation>>>>,
     ) -> Result<TicketReceipt> {
         let mut subjects = Subjects::new();
         let mut outcomes = Vec::with_capacity(done.len());
@@ -311,16 +321,15 @@ impl Inner {
         if subjects.is_empty() {
             return Err(each.into_iter().find_map(Result::err).unwrap_or_else(|| Misuse::Day.into()));
         }
-        self.used(verified, token_row.as_ref()).await;
+        let Wanted { header, .. } = wanted;
         for entry in self.refusals(Action::Ticket, verified, header.purpose, &each)? {
             self.log(entry).await?;
         }
-        let ends_ms = header.ends_ms;
         let contents = Contents { label: label.to_owned(), fields: verified.fields.clone(), subjects };
-        let ticket = Ticket::seal(&header, &contents, drawn, self.signing.expose())?;
-        Ok(TicketReceipt { ticket, ends_ms, each })
+        let ticket = Ticket::seal(header, &contents, drawn, self.signing.expose())?;
+        Ok(TicketReceipt { ticket, ends_ms: header.ends_ms, each })
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests;

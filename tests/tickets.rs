@@ -33,7 +33,7 @@ purposes! {
 
 record! {
     /// One order.
-    pub struct Order[u64] / SealedOrder / OrderView in order = "order" {
+    pub(crate) struct Order[u64] / SealedOrder / OrderView in order = "order" {
         /// On the label.
         pub name: PersonName = 1 "name", basic, for [Shipping: 90 days, Invoicing: 1 year];
         /// A remark to the driver.
@@ -43,10 +43,10 @@ record! {
     }
 }
 
-pub const MINUTE: Duration = Duration::from_secs(60);
-pub const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-pub fn id(name: &str) -> SubjectId {
+pub(crate) fn id(name: &str) -> SubjectId {
     SubjectId::new(name).unwrap()
 }
 
@@ -56,18 +56,18 @@ fn name(text: &str) -> PersonName {
 
 /// The shop, with the label printer's key.
 #[derive(Debug)]
-pub struct Shop {
-    pub vault: Vault,
-    pub store: MemoryStore,
-    pub keeper: MemoryKeeper,
-    pub clock: ManualClock,
-    pub me: Actor,
-    pub why: Ground,
-    pub key: ReaderKey,
+pub(crate) struct Shop {
+    pub(crate) vault: Vault,
+    pub(crate) store: MemoryStore,
+    pub(crate) keeper: MemoryKeeper,
+    pub(crate) clock: ManualClock,
+    pub(crate) me: Actor,
+    pub(crate) why: Ground,
+    pub(crate) key: ReaderKey,
 }
 
 impl Shop {
-    pub fn open() -> Shop {
+    pub(crate) fn open() -> Shop {
         let clock = ManualClock::at(Day::from_ymd(2026, 1, 5).unwrap());
         let (store, keeper) = (MemoryStore::new(), MemoryKeeper::new());
         let settings = Settings::default()
@@ -82,34 +82,38 @@ impl Shop {
     }
 
     /// Another process on the same store, where that allows it.
-    pub fn reopen(&self) -> Vault {
+    pub(crate) fn reopen(&self) -> Vault {
         let options = Options::new().record::<Order>().clock(self.clock.clone());
         block_on(options.open(self.store.clone(), self.keeper.clone(), self.keeper.clone())).unwrap()
     }
 
-    pub fn enroll(&self, who: &str) {
+    pub(crate) fn enroll(&self, who: &str) {
         let evidence = Evidence::of_notice(1, "We recommend goods.", "web", &self.me).unwrap();
         let consent = Consent::to::<Recommendation>(evidence);
         block_on(self.vault.enroll(&id(who), [consent], &self.me, &self.why)).unwrap();
     }
 
-    pub fn sealed(&self, who: &str, number: u64) -> SealedOrder {
+    pub(crate) fn sealed(&self, who: &str, number: u64) -> SealedOrder {
         let sealer = block_on(self.vault.sealer::<Order>(&id(who), &self.me, &self.why)).unwrap();
         let order = Order { name: name(who), note: name("ring twice"), taste: name("green tea") };
         sealer.seal(order, &number).unwrap()
     }
 
-    pub fn token<P: Purpose>(&self, scope: Scope) -> Token {
+    pub(crate) fn token<P: Purpose>(&self, scope: Scope) -> Token {
         block_on(self.vault.issue::<P>(&self.me, &self.why, HOUR * 24, scope)).unwrap()
     }
 
-    pub fn give<P: Purpose>(&self, lifetime: Duration, scopes: &[TicketScope]) -> Result<TicketReceipt> {
+    pub(crate) fn give<P: Purpose>(
+        &self,
+        lifetime: Duration,
+        scopes: &[TicketScope],
+    ) -> Result<TicketReceipt> {
         let token = self.token::<P>(Scope::everyone());
         block_on(self.vault.ticket::<P>(&token, &self.key.recipient(), lifetime, scopes))
     }
 
     /// A ticket for all that is sealed so far for `P`.
-    pub fn ticket<P: Purpose>(&self, of: &[(&str, &SealedOrder)]) -> Ticket {
+    pub(crate) fn ticket<P: Purpose>(&self, of: &[(&str, &SealedOrder)]) -> Ticket {
         let scopes: Vec<_> =
             of.iter().map(|(who, sealed)| TicketScope::of(&id(who)).sealed(sealed)).collect();
         let given = self.give::<P>(HOUR, &scopes).unwrap();
@@ -117,16 +121,16 @@ impl Shop {
         given.ticket
     }
 
-    pub fn read<P: Purpose>(&self, ticket: &Ticket) -> Result<Reader<P>> {
+    pub(crate) fn read<P: Purpose>(&self, ticket: &Ticket) -> Result<Reader<P>> {
         Reader::open_by(&self.key, ticket, &self.vault.verifier_key().unwrap(), self.clock.clone())
     }
 
-    pub fn forget(&self, who: &str) -> ForgetReceipt {
+    pub(crate) fn forget(&self, who: &str) -> ForgetReceipt {
         let request = Forget::by(&self.me, &self.why).without_grace();
         block_on(self.vault.forget(&id(who), request)).unwrap()
     }
 
-    pub fn now(&self) -> i64 {
+    pub(crate) fn now(&self) -> i64 {
         self.clock.wall()
     }
 }

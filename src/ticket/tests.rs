@@ -1,4 +1,6 @@
 //! What the memory of a process holds that has a ticket and nothing else.
+#![cfg(target_os = "linux")]
+#![allow(clippy::arithmetic_side_effects, reason = "tests may overflow: they panic")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -141,14 +143,18 @@ fn a_process_that_has_a_ticket_alone_holds_no_key_beyond_it() {
         let sealer = block_on(vault.sealer::<Order>(id, &me, &why)).unwrap();
         sealer.seal(Order { name: PersonName::parse("Alice").unwrap() }).unwrap()
     };
-    [&alice, &bob].iter().for_each(|id| block_on(vault.enroll(id, [], &me, &why)).unwrap());
+    for id in [&alice, &bob] {
+        block_on(vault.enroll(id, [], &me, &why)).unwrap();
+    }
     let (sealed, other) = (seal(&alice), seal(&bob));
 
     let inner = &vault.0;
     let reached = inner.today().plus(20);
     let days = inner.calendar.within(crate::Day(0), crate::Day(u16::MAX));
     assert!(days.len() > 60 && days.contains(&reached));
-    days.iter().for_each(|day| add(&format!("day {day}"), inner.calendar.day(*day).unwrap().expose()));
+    for day in &days {
+        add(&format!("day {day}"), inner.calendar.day(*day).unwrap().expose());
+    }
     for (who, id) in [("alice", &alice), ("bob", &bob)] {
         let subject = block_on(inner.read_subject(&inner.tag(id), &[])).unwrap();
         let entry = inner.tree.entry(&subject.found).unwrap().unwrap();

@@ -127,7 +127,10 @@ fn keys_are_kept_by_whoever_asks_and_shown_by_nothing_else() {
     assert_eq!(again.recipient(), key.recipient());
     let public = Recipient::from_bytes(*key.recipient().bytes()).unwrap();
     assert_eq!(public.fingerprint(), key.recipient().fingerprint());
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| {
+        let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.concat()
+    };
     for shown in [format!("{key:?}"), format!("{public:?}")] {
         assert!(shown.contains(&hex(&public.fingerprint())));
         assert!(!shown.contains(&hex(bytes.as_slice())) && !shown.contains(&format!("{:?}", &bytes[..4])));

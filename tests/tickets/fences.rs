@@ -15,7 +15,9 @@ fn withdraw<P: Purpose>(shop: &Shop, who: &str) -> WithdrawReceipt {
 #[test]
 fn a_forget_says_until_when_tickets_live_and_no_ticket_is_given_after_it() {
     let shop = Shop::open();
-    ["alice", "bob", "carol"].iter().for_each(|who| shop.enroll(who));
+    for who in ["alice", "bob", "carol"] {
+        shop.enroll(who);
+    }
     let sealed = shop.sealed("alice", 1);
     let scope = [TicketScope::of(&id("alice")).sealed(&sealed), TicketScope::of(&id("bob")).sealed(&sealed)];
     let late = shop.give::<Shipping>(HOUR, &scope).unwrap();
@@ -96,7 +98,9 @@ fn a_day_that_ends_while_a_ticket_lives_is_over_for_its_reader() {
 #[test]
 fn a_withdrawal_says_it_of_its_purpose_alone() {
     let shop = Shop::open();
-    ["alice", "bob"].iter().for_each(|who| shop.enroll(who));
+    for who in ["alice", "bob"] {
+        shop.enroll(who);
+    }
     let sealed = shop.sealed("alice", 1);
     let scope = [TicketScope::of(&id("alice")).sealed(&sealed)];
     let given = shop.give::<Recommendation>(HOUR, &scope).unwrap();
@@ -150,7 +154,9 @@ fn certified(shop: &Shop, receipt: &ForgetReceipt) -> String {
 #[test]
 fn a_certificate_lists_the_purposes_for_which_tickets_were_given() {
     let shop = Shop::open();
-    ["alice", "bob"].iter().for_each(|who| shop.enroll(who));
+    for who in ["alice", "bob"] {
+        shop.enroll(who);
+    }
     let sealed = shop.sealed("alice", 1);
     shop.ticket::<Shipping>(&[("alice", &sealed)]);
     shop.ticket::<Recommendation>(&[("alice", &sealed)]);

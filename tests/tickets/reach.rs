@@ -34,7 +34,9 @@ fn a_reader_opens_with_a_ticket_alone_as_a_grant_of_the_vault_does() {
 fn a_ticket_opens_no_other_purpose_subject_or_day() {
     let shop = Shop::open();
     let people = ["alice", "bob", "carol"];
-    people.iter().for_each(|who| shop.enroll(who));
+    for who in &people {
+        shop.enroll(who);
+    }
     let mut sealed = Vec::new();
     for (day, number) in (1..=3).enumerate() {
         for who in people {
@@ -133,7 +135,9 @@ fn fields_that_the_token_leaves_out_the_ticket_leaves_out() {
 #[test]
 fn refusals_stand_at_their_places_and_in_the_log() {
     let shop = Shop::open();
-    ["alice", "bob", "carol"].iter().for_each(|who| shop.enroll(who));
+    for who in ["alice", "bob", "carol"] {
+        shop.enroll(who);
+    }
     let sealed = shop.sealed("alice", 1);
     shop.forget("bob");
     let scope = Scope::subject(&id("alice")).and(&id("bob")).and(&id("nobody"));
@@ -205,7 +209,9 @@ fn what_a_ticket_cannot_be_is_refused_and_nothing_is_given() {
 fn a_ticket_of_a_thousand_subjects_is_one_commit_and_one_entry() {
     let shop = Shop::open();
     let names: Vec<String> = (0..1000).map(|n| format!("c-{n}")).collect();
-    names.iter().for_each(|who| shop.enroll(who));
+    for who in &names {
+        shop.enroll(who);
+    }
     let last = shop.clock.today().plus(90);
     let scopes: Vec<_> = names.iter().map(|who| TicketScope::of(&id(who)).days(last, last)).collect();
     let given = shop.give::<Shipping>(HOUR, &scopes).unwrap();
