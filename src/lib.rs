@@ -53,6 +53,7 @@
 //! | seal | [`sealer`](Vault::sealer), then [`seal`](Sealer::seal) | a [`Sealed`] value, to be kept anywhere or [`put`](Vault::put) |
 //! | let somebody read | [`issue`](Vault::issue), [`narrow`](Token::narrow) | a [`Token`] for one purpose |
 //! | read | [`unlock`](Vault::unlock), then [`open`](Sealed::open) | an entry in the log, then a [`Grant`], then a view |
+//! | let a process read that has no root | `ticket`, with the feature `tickets` | sealed keys for an hour; `forget` and `withdraw` say until when |
 //! | change | [`update`](Sealed::update), [`renew`](Sealed::renew) | sealed again; only `renew` gives new days |
 //! | see what stands | [`status`](Vault::status), [`tokens`](Vault::tokens), [`log`](Vault::log) | consents, purposes, holds; live tokens; who did what |
 //! | do so for many | [`enroll_many`](Vault::enroll_many), [`sealers`](Vault::sealers), [`put_many`](Vault::put_many), [`unlock_many`](Vault::unlock_many) | one commit and one entry a thousand, results at their places |
