@@ -89,7 +89,7 @@ pub(crate) type ShelfName = (Suite, u16, u16, Day);
 
 /// What a grant opens with.
 #[derive(Debug)]
-enum Source {
+pub(crate) enum Source {
     Vault(Arc<Core>),
     #[cfg(feature = "tickets")]
     Ticket(Arc<crate::ticket::Shelves>),
@@ -173,13 +173,8 @@ impl<P> fmt::Debug for Grant<P> {
 }
 
 impl<P: Purpose> Grant<P> {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        Grant { source: Source::Vault(core), purpose: PhantomData }
-    }
-
-    #[cfg(feature = "tickets")]
-    pub(crate) fn of_ticket(shelves: Arc<crate::ticket::Shelves>) -> Self {
-        Grant { source: Source::Ticket(shelves), purpose: PhantomData }
+    pub(crate) fn new(source: Source) -> Self {
+        Grant { source, purpose: PhantomData }
     }
 
     pub(crate) fn vault_id(&self) -> &VaultId {

@@ -14,7 +14,7 @@ use crate::clock::Day;
 use crate::crypto;
 use crate::entry::{HOLD_PART, Meta, audit_part, key_part};
 use crate::error::{Denied, Erased, Error, Misuse, Result};
-use crate::grant::{Ciphers, Core, Fresh, Grant, HeldShelves, Now, UNCHECKED};
+use crate::grant::{Ciphers, Core, Fresh, Grant, HeldShelves, Now, Source, UNCHECKED};
 use crate::hold;
 use crate::journal::FENCE;
 use crate::key::{Audit, Purpose as PurposeStage, Secret, Tag};
@@ -224,7 +224,7 @@ impl Inner {
             if !given.is_empty() {
                 self.used(verified, decided.token.as_ref()).await;
             }
-            let grant = |one: Result<Prepared>| one.map(|one| Grant::new(Arc::new(one.core)));
+            let grant = |one: Result<Prepared>| one.map(|one| Grant::new(Source::Vault(Arc::new(one.core))));
             return Ok(decided.each.into_iter().map(grant).collect());
         }
         Err(Error::Busy)

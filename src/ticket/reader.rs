@@ -14,7 +14,7 @@ use crate::cell::Cell;
 use crate::clock::{Clock, Day, SystemClock};
 use crate::crypto::aead::Cipher;
 use crate::error::{Absent, Denied, Error, Result};
-use crate::grant::{Ciphers, Grant, Now};
+use crate::grant::{Ciphers, Grant, Now, Source};
 use crate::keeper::VaultId;
 use crate::note::VerifierKey;
 use crate::purpose::Purpose;
@@ -144,7 +144,7 @@ impl<P: Purpose> Reader<P> {
     pub fn grant(&self, id: &SubjectId) -> Result<Grant<P>> {
         self.shared.check()?;
         let shelves = self.subjects.get(&subject_hint(&self.shared.ticket, id)).ok_or(Denied::Subject)?;
-        Ok(Grant::of_ticket(Arc::clone(shelves)))
+        Ok(Grant::new(Source::Ticket(Arc::clone(shelves))))
     }
 
     /// When the ticket ends, in milliseconds since 1970.
