@@ -30,6 +30,16 @@ impl Calendar {
         self.days.read().unwrap_or_else(PoisonError::into_inner).get(&day).cloned()
     }
 
+    /// The days of a range that have keys.
+    #[cfg(feature = "tickets")]
+    pub(crate) fn within(&self, from: Day, to: Day) -> Vec<Day> {
+        if from > to {
+            return Vec::new();
+        }
+        let days = self.days.read().unwrap_or_else(PoisonError::into_inner);
+        days.range(from..=to).map(|(day, _)| *day).collect()
+    }
+
     /// Remembers that a day was asked for that is not here.
     pub(crate) fn miss(&self) {
         self.missed.store(true, Ordering::Relaxed);

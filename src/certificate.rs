@@ -69,7 +69,7 @@ impl Certificate {
         line("unreadable after", &rfc3339(vault.unreadable_once_destroyed(now)));
         line("keeper", vault.roots.erasure_class().label());
         line("log reference", &hex(&pending.reference));
-        line("tickets given", "none");
+        line("tickets given", or_none(&pending.tickets.join(", ")));
         for what in NOT_PROVEN {
             line("not proven", what);
         }
@@ -110,6 +110,7 @@ pub(crate) struct Pending {
     approver: String,
     ground: String,
     destroyed: Vec<String>,
+    tickets: Vec<String>,
     kept: Vec<(String, Day)>,
 }
 
@@ -133,6 +134,7 @@ impl Pending {
             approver: forgotten.approver.clone(),
             ground: forgotten.ground.clone(),
             destroyed: shredded.destroyed.iter().map(|purpose| label(*purpose)).collect(),
+            tickets: shredded.tickets.iter().map(|purpose| label(*purpose)).collect(),
             kept: shredded.kept.iter().map(|(purpose, until)| (label(*purpose), *until)).collect(),
         }
     }
@@ -154,7 +156,7 @@ impl Pending {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut out = vec![1];
+        let mut out = vec![2];
         out.put(&self.reference);
         out.put(&self.batch);
         out.put_u32(self.removal);
@@ -163,8 +165,12 @@ impl Pending {
         for text in [&self.actor, &self.approver, &self.ground] {
             out.put_bytes(text.as_bytes());
         }
-        out.put_u16(u16::try_from(self.destroyed.len()).unwrap_or(u16::MAX));
-        self.destroyed.iter().for_each(|label| out.put_bytes(label.as_bytes()));
+        for labels in [&self.destroyed, &self.tickets] {
+            out.put_u16(u16::try_from(labels.len()).unwrap_or(u16::MAX));
+            for label in labels {
+                out.put_bytes(label.as_bytes());
+            }
+        }
         for (label, until) in &self.kept {
             out.put_bytes(label.as_bytes());
             out.put_u16(until.number());
@@ -174,7 +180,8 @@ impl Pending {
 
     fn decode(bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new(bytes);
-        if r.u8()? != 1 {
+        let version = r.u8()?;
+        if !matches!(version, 1 | 2) {
             return Err(Unsupported::Version.into());
         }
         let mut pending = Pending {
@@ -187,10 +194,16 @@ impl Pending {
             approver: r.text()?.to_owned(),
             ground: r.text()?.to_owned(),
             destroyed: Vec::new(),
+            tickets: Vec::new(),
             kept: Vec::new(),
         };
         for _ in 0..r.u16()? {
             pending.destroyed.push(r.text()?.to_owned());
+        }
+        // Written before there were tickets, it has none.
+        let tickets = if version == 1 { 0 } else { r.u16()? };
+        for _ in 0..tickets {
+            pending.tickets.push(r.text()?.to_owned());
         }
         while !r.is_empty() {
             pending.kept.push((r.text()?.to_owned(), Day(r.u16()?)));

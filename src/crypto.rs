@@ -1,7 +1,9 @@
-//! The primitives, in the shape that this crate uses them. Only this module and [`aead`] name the primitive crates
-//! (invariant 2), so that a reviewer who wants to know what is called with which bytes reads these two files.
+//! The primitives, in the shape that this crate uses them. Only this module, [`aead`] and `envelope` name the primitive
+//! crates (invariant 2), so that a reviewer who wants to know what is called with which bytes reads these three files.
 
 pub(crate) mod aead;
+#[cfg(feature = "tickets")]
+pub(crate) mod envelope;
 
 use ctutils::CtEq as _;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};

@@ -54,6 +54,9 @@ pub(crate) struct Standing {
     pub(crate) held: bool,
     /// The key is not the enrolment's first: an older one was destroyed, and what it sealed is over, not altered.
     pub(crate) remade: bool,
+    /// The latest end of the tickets that were given for it, in milliseconds since 1970. It stays when it is over: the
+    /// certificate says that there were some.
+    pub(crate) tickets_ms: Option<i64>,
 }
 
 /// A forget that was asked for and not yet shredded, or shredded but for what stays.
@@ -204,6 +207,14 @@ impl Entry {
         if found { Ok(entry) } else { Err(Error::RolledBack(RolledBack::Mixed)) }
     }
 
+    /// The latest end of tickets that reach the subject for one of `purposes` and are not over.
+    pub(crate) fn tickets_until(&self, now_ms: i64, purposes: impl Fn(u16) -> bool) -> Option<i64> {
+        let of = self.meta.generations.iter().flat_map(|generation| &generation.purposes);
+        let ends =
+            of.filter(|(purpose, _)| purposes(**purpose)).filter_map(|(_, standing)| standing.tickets_ms);
+        ends.filter(|end| *end > now_ms).max()
+    }
+
     /// The next day on which a shred has something to do here; `None` where it has nothing.
     pub(crate) fn next_due(&self) -> Option<Day> {
         let mut due = None;
@@ -275,7 +286,9 @@ impl Entry {
                 && !forgotten.shredded
                 && held.is_empty()
             {
-                done.push(Shredded { forgotten: forgotten.clone(), destroyed, kept });
+                let given = generation.purposes.iter().filter(|(_, s)| s.tickets_ms.is_some());
+                let tickets = given.map(|(purpose, _)| *purpose).collect();
+                done.push(Shredded { forgotten: forgotten.clone(), destroyed, kept, tickets });
                 forgotten.shredded = true;
                 // Nor when: the log has the same moments beside its pseudonyms.
                 forgotten.at_ms = 0;
@@ -288,6 +301,7 @@ impl Entry {
                 // What is left of the enrolment must not tell what the person had agreed to.
                 for standing in generation.purposes.values_mut() {
                     standing.consent = None;
+                    standing.tickets_ms = None;
                 }
                 // Without its key, no entry of the log can be linked to the subject any more.
                 self.audit.remove(&number);
@@ -299,6 +313,8 @@ impl Entry {
                 // A withdrawal is remembered, or the next sealer would make a new key without a new consent.
                 self.keys.contains_key(&(number, *purpose))
                     || standing.consent.is_some()
+                    // Until the certificate has it.
+                    || standing.tickets_ms.is_some()
                     || (standing.withdrawn.is_some() && generation.forgotten.is_none())
             });
         }
@@ -312,6 +328,8 @@ pub(crate) struct Shredded {
     pub(crate) forgotten: Forgotten,
     pub(crate) destroyed: Vec<u16>,
     pub(crate) kept: Vec<(u16, Day)>,
+    /// The purposes for which tickets were ever given.
+    pub(crate) tickets: Vec<u16>,
 }
 
 fn bytes<K: crate::key::Stage>(key: &Secret<K>) -> Zeroizing<Vec<u8>> {
@@ -345,13 +363,17 @@ impl Meta {
                     | u8::from(standing.withdrawn.is_some()) << 1
                     | u8::from(standing.until.is_some()) << 2
                     | u8::from(standing.held) << 3
-                    | u8::from(standing.remade) << 4;
+                    | u8::from(standing.remade) << 4
+                    | u8::from(standing.tickets_ms.is_some()) << 5;
                 out.put_u8(flags);
                 if let Some(evidence) = &standing.consent {
                     evidence.encode(&mut out);
                 }
                 for day in [standing.withdrawn, standing.until].into_iter().flatten() {
                     out.put_u16(day.number());
+                }
+                if let Some(until) = standing.tickets_ms {
+                    out.put_i64(until);
                 }
             }
         }
@@ -384,7 +406,7 @@ impl Meta {
             for _ in 0..r.u16()? {
                 let purpose = r.u16()?;
                 let flags = r.u8()?;
-                if flags > 0b1_1111
+                if flags > 0b11_1111
                     || generation.purposes.last_key_value().is_some_and(|(last, _)| *last >= purpose)
                 {
                     return Err(Malformed::NotCanonical.into());
@@ -392,8 +414,10 @@ impl Meta {
                 let consent = (flags & 1 != 0).then(|| Evidence::decode(&mut r)).transpose()?;
                 let withdrawn = (flags & 2 != 0).then(|| r.u16().map(Day)).transpose()?;
                 let until = (flags & 4 != 0).then(|| r.u16().map(Day)).transpose()?;
+                let tickets_ms = (flags & 32 != 0).then(|| r.i64()).transpose()?;
                 let (held, remade) = (flags & 8 != 0, flags & 16 != 0);
-                generation.purposes.insert(purpose, Standing { consent, withdrawn, until, held, remade });
+                let standing = Standing { consent, withdrawn, until, held, remade, tickets_ms };
+                generation.purposes.insert(purpose, standing);
             }
             meta.generations.push(generation);
         }

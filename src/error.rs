@@ -106,24 +106,26 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Why a token was refused.
+    /// Why a token or a ticket was refused.
     Denied {
-        /// Not a token of this vault: forged, altered, or another vault's.
-        NotOurs = "not a token of this vault",
+        /// Not a token or ticket of this vault: forged, altered, or another vault's.
+        NotOurs = "not a token or ticket of this vault",
         /// Its last second has passed.
-        Expired = "the token has expired",
+        Expired = "the token or ticket has expired",
         /// Its first second has not come.
-        NotYet = "the token is not valid yet",
+        NotYet = "the token or ticket is not valid yet",
         /// Revoked by id, actor, purpose, or with all others.
         Revoked = "the token was revoked",
         /// It names another purpose.
-        Purpose = "the token is for another purpose",
+        Purpose = "the token or ticket is for another purpose",
         /// It does not reach this subject.
-        Subject = "the token does not reach this subject",
+        Subject = "the token or ticket does not reach this subject",
         /// It does not reach this field.
         Field = "the token does not reach this field",
         /// It would live longer than the vault's policy allows.
-        Lifetime = "the token would live longer than the policy allows",
+        Lifetime = "the token or ticket would live longer than the policy allows",
+        /// A ticket that is sealed to another recipient's key.
+        Recipient = "the ticket is for another recipient",
         /// A narrowing that would widen.
         Wider = "a token can only be narrowed",
     }
@@ -148,6 +150,8 @@ reasons! {
         NotInToken = "the token does not reach the field",
         /// Sealed under a declaration that did not name this purpose.
         NotForThisPurpose = "it was not sealed for this purpose",
+        /// The ticket has no key for the day to which it was sealed.
+        NotInTicket = "the ticket does not reach the day to which it was sealed",
         /// Not declared, or without any basis, when this was sealed.
         NotSealedThen = "it was not sealed",
     }

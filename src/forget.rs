@@ -89,11 +89,12 @@ impl fmt::Debug for Forget {
 
 impl fmt::Debug for ForgetReceipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { witnessed, due, stays, .. } = self;
+        let Self { witnessed, due, stays, tickets_until_ms, .. } = self;
         f.debug_struct("ForgetReceipt")
             .field("witnessed", witnessed)
             .field("due", due)
             .field("stays", stays)
+            .field("tickets_until_ms", tickets_until_ms)
             .finish_non_exhaustive()
     }
 }
@@ -114,6 +115,23 @@ pub struct ForgetReceipt {
     pub due: Day,
     /// What stays, restricted to its own purpose, and until when.
     pub stays: Vec<(PurposeId, Day)>,
+    /// Where tickets that reach the subject are still alive: the latest moment at which one ends, in milliseconds since
+    /// 1970. Until then their recipients' processes, which this vault cannot reach, may read; the subject is *fenced*
+    /// after it. What a recipient has kept is beyond any destruction.
+    pub tickets_until_ms: Option<i64>,
+}
+
+/// What a withdrawal has reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WithdrawReceipt {
+    /// Whether the witness has it too. Where not, it could not be reached: the next call or open completes it.
+    pub witnessed: bool,
+    /// The first day on which a shred destroys the key.
+    pub due: Day,
+    /// Where tickets for the purpose that reach the subject are still alive: the latest moment at which one ends, in
+    /// milliseconds since 1970. Until then their recipients may read.
+    pub tickets_until_ms: Option<i64>,
 }
 
 /// What names a forget and opens its commitment: the same however often it is decided again.
@@ -129,7 +147,8 @@ impl Fencing {
 }
 
 impl Vault {
-    /// Forgets a subject. When it returns, nothing of the subject opens or seals in any process, except what stays.
+    /// Forgets a subject. When it returns, nothing of the subject opens or seals in any process, except what stays, and
+    /// by tickets until the end that the receipt states.
     ///
     /// # Errors
     ///
@@ -184,24 +203,29 @@ impl Vault {
 
     /// Withdraws consent to purpose `P`, or records an objection where its basis is another than a legal obligation.
     /// The purpose stops at once; its key is destroyed by the next shred after the grace period. Within it, a new
-    /// consent lets the purpose stand again.
+    /// consent lets the purpose stand again. The receipt says until when tickets for it live.
     ///
     /// # Errors
     ///
     /// [`Error::NotEnrolled`], [`Erased::Forgotten`], [`Erased::Purpose`] where it is over already,
     /// [`Misuse::UnknownPurpose`], [`Misuse::NotConsent`] for a legal obligation: nobody can withdraw from the law.
-    pub async fn withdraw<P: Purpose>(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<()> {
+    pub async fn withdraw<P: Purpose>(
+        &self,
+        id: &SubjectId,
+        actor: &Actor,
+        ground: &Ground,
+    ) -> Result<WithdrawReceipt> {
         let inner = &self.0;
         let tag = inner.tag(id);
         let withdrawing = |_: &Subject, entry| inner.withdrawing(&tag, entry, P::NUMBER, actor, ground);
-        inner.change(&tag, &[], withdrawing).await?;
+        let changed = inner.change(&tag, &[], withdrawing).await?;
         inner.wait_out_bound().await;
-        Ok(())
+        Ok(WithdrawReceipt { witnessed: changed.witnessed, ..changed.out })
     }
 }
 
 impl Inner {
-    /// What a withdrawal makes of an entry.
+    /// What a withdrawal makes of an entry. Its receipt says that no witness has it yet.
     pub(crate) fn withdrawing(
         &self,
         tag: &Tag,
@@ -209,7 +233,7 @@ impl Inner {
         purpose: u16,
         actor: &Actor,
         ground: &Ground,
-    ) -> Result<Change<()>> {
+    ) -> Result<Change<WithdrawReceipt>> {
         match self.basis(purpose) {
             Some(Basis::LegalObligation) => return Err(Misuse::NotConsent.into()),
             Some(_) => {}
@@ -219,6 +243,7 @@ impl Inner {
         let log = self.entry_by(Action::Withdraw, actor, ground)?.for_purpose(purpose);
         let log = self.about(log, &entry);
         let due = self.trusted_today().plus(self.settings.grace_days);
+        let tickets_until_ms = entry.tickets_until(self.clock.wall(), |given| given == purpose);
         let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
         if newest.forgotten.is_some() {
             return Err(Erased::Forgotten.into());
@@ -230,7 +255,8 @@ impl Inner {
         standing.withdrawn = Some(due);
         entry.meta.state = entry.meta.state.saturating_add(1);
         let state = entry.meta.state;
-        Ok(Change::new(entry, log, ()).event(Event::Withdrew { tag: *tag, state, purpose, due }))
+        let receipt = WithdrawReceipt { witnessed: false, due, tickets_until_ms };
+        Ok(Change::new(entry, log, receipt).event(Event::Withdrew { tag: *tag, state, purpose, due }))
     }
 
     async fn fence(&self, id: &SubjectId, request: &Forget) -> Result<ForgetReceipt> {
@@ -260,6 +286,7 @@ impl Inner {
         let due = if request.at_once { today } else { today.plus(self.settings.grace_days) };
         let mut entry = entry.ok_or(Error::NotEnrolled)?;
         let keeps = self.keeps(&entry, request, today);
+        let tickets_until_ms = entry.tickets_until(self.clock.wall(), |_| true);
         let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
         if newest.forgotten.is_some() {
             return Err(Erased::Forgotten.into());
@@ -286,7 +313,7 @@ impl Inner {
         // The day alone: the log has the moment beside the reference.
         let at_ms = Day::of(at_ms).start_ms();
         let event = Event::Forgot { tag: *tag, state, at_ms, due, keeps };
-        let receipt = ForgetReceipt { reference, opening, witnessed: false, due, stays };
+        let receipt = ForgetReceipt { reference, opening, witnessed: false, due, stays, tickets_until_ms };
         Ok(Change::new(entry, log, receipt).event(event))
     }
 

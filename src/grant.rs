@@ -85,7 +85,15 @@ impl Fresh {
 pub(crate) type HeldShelves = HashMap<(u16, u16, Day), Secret<Shelf>>;
 
 /// The shelf that a cipher is of: suite, generation, purpose and day.
-type ShelfName = (Suite, u16, u16, Day);
+pub(crate) type ShelfName = (Suite, u16, u16, Day);
+
+/// What a grant opens with.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Vault(Arc<Core>),
+    #[cfg(feature = "tickets")]
+    Ticket(Arc<crate::ticket::Shelves>),
+}
 
 /// Ciphers that a grant keeps ready. Most grants open one day's cells: its cipher is found without a lock.
 #[derive(Debug, Default)]
@@ -95,7 +103,7 @@ pub(crate) struct Ciphers {
 }
 
 impl Ciphers {
-    fn with<T>(
+    pub(crate) fn with<T>(
         &self,
         name: ShelfName,
         make: impl FnOnce() -> Result<Cipher>,
@@ -145,55 +153,91 @@ pub(crate) struct Core {
 }
 
 /// Proof that a token for purpose `P` was verified for one subject, with that purpose's keys. It comes from
-/// [`Vault::unlock`](crate::Vault::unlock) alone and stops at the token's expiry, at the end of its lease, and when the
-/// subject is forgotten.
+/// [`Vault::unlock`](crate::Vault::unlock) and stops at the token's expiry, at the end of its lease, and when the subject
+/// is forgotten. With the feature `tickets` it comes from a ticket too, which such a token was given for, and stops at the
+/// ticket's end.
 pub struct Grant<P> {
-    core: Arc<Core>,
+    source: Source,
     purpose: PhantomData<fn() -> P>,
 }
 
 impl<P> fmt::Debug for Grant<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grant").field("purpose", &self.core.purpose).finish_non_exhaustive()
+        let purpose = match &self.source {
+            Source::Vault(core) => core.purpose,
+            #[cfg(feature = "tickets")]
+            Source::Ticket(shelves) => shelves.purpose(),
+        };
+        f.debug_struct("Grant").field("purpose", &purpose).finish_non_exhaustive()
     }
 }
 
 impl<P: Purpose> Grant<P> {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        Grant { core, purpose: PhantomData }
+    pub(crate) fn new(source: Source) -> Self {
+        Grant { source, purpose: PhantomData }
     }
 
     pub(crate) fn vault_id(&self) -> &VaultId {
-        &self.core.fresh.vault.id
+        match &self.source {
+            Source::Vault(core) => &core.fresh.vault.id,
+            #[cfg(feature = "tickets")]
+            Source::Ticket(shelves) => shelves.vault(),
+        }
     }
 
-    pub(crate) fn core(&self) -> &Core {
-        &self.core
+    /// Whether it was taken for this subject of this vault. What a ticket gives knows no tags: it updates nothing.
+    pub(crate) fn is_of(&self, fresh: &Fresh) -> bool {
+        match &self.source {
+            Source::Vault(core) => core.fresh.tag == fresh.tag && core.fresh.vault.id == fresh.vault.id,
+            #[cfg(feature = "tickets")]
+            Source::Ticket(_) => false,
+        }
     }
 
     /// Whether the token reaches a field.
     pub(crate) fn covers(&self, record: &str, field: u16) -> bool {
-        self.core.token.covers(record, field)
+        match &self.source {
+            Source::Vault(core) => core.token.covers(record, field),
+            #[cfg(feature = "tickets")]
+            Source::Ticket(shelves) => shelves.covers(record, field),
+        }
     }
 
+    /// For the log, where there is one.
     pub(crate) fn note_cause(&self) {
-        self.core.fresh.vault.note_cause();
+        match &self.source {
+            Source::Vault(core) => core.fresh.vault.note_cause(),
+            #[cfg(feature = "tickets")]
+            Source::Ticket(_) => {}
+        }
     }
 
-    /// Whether it may still be used, now.
-    pub(crate) fn check(&self) -> Result<Now> {
-        let now = self.core.fresh.vault.now();
-        self.core.check(now)?;
-        Ok(now)
+    /// Whether it may still be used, now. Says which day it is.
+    pub(crate) fn check(&self) -> Result<Day> {
+        match &self.source {
+            Source::Vault(core) => {
+                let now = core.fresh.vault.now();
+                core.check(now)?;
+                Ok(now.day())
+            }
+            #[cfg(feature = "tickets")]
+            Source::Ticket(shelves) => shelves.check(),
+        }
     }
 
     /// The same by the wall clock alone, where [`check`](Self::check) comes after what is opened: whether it was set back
     /// shows then, before anything is given out. Says which day it is.
     pub(crate) fn check_before(&self) -> Result<Day> {
-        let fresh = &self.core.fresh;
-        let now = Now { wall: fresh.vault.clock.wall(), monotonic: fresh.since.monotonic };
-        self.core.check(now)?;
-        Ok(now.day())
+        match &self.source {
+            Source::Vault(core) => {
+                let fresh = &core.fresh;
+                let now = Now { wall: fresh.vault.clock.wall(), monotonic: fresh.since.monotonic };
+                core.check(now)?;
+                Ok(now.day())
+            }
+            #[cfg(feature = "tickets")]
+            Source::Ticket(shelves) => shelves.check(),
+        }
     }
 
     /// Opens a cell by `open`, which gets the serial of its enrolment, the purpose of a lockbox, and the cipher; or says
@@ -204,7 +248,11 @@ impl<P: Purpose> Grant<P> {
         today: Day,
         open: impl FnMut(&[u8; 16], u16, &Cipher) -> Result<T>,
     ) -> Result<Result<T, Absent>> {
-        self.core.open(cell, today, open)
+        match &self.source {
+            Source::Vault(core) => core.open(cell, today, open),
+            #[cfg(feature = "tickets")]
+            Source::Ticket(shelves) => shelves.open(cell, today, open),
+        }
     }
 }
 

@@ -75,6 +75,12 @@ stages! {
     Journal
 }
 
+#[cfg(feature = "tickets")]
+stages! {
+    /// Tickets: a reader's X25519 private key.
+    Recipient
+}
+
 /// 32 bytes of one stage. Boxed, so that moving it leaves no copy behind; wiped on drop, never cloned, shown as nothing.
 pub(crate) struct Secret<K>(Box<Zeroizing<[u8; 32]>>, PhantomData<fn() -> K>);
 

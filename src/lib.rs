@@ -53,6 +53,7 @@
 //! | seal | [`sealer`](Vault::sealer), then [`seal`](Sealer::seal) | a [`Sealed`] value, to be kept anywhere or [`put`](Vault::put) |
 //! | let somebody read | [`issue`](Vault::issue), [`narrow`](Token::narrow) | a [`Token`] for one purpose |
 //! | read | [`unlock`](Vault::unlock), then [`open`](Sealed::open) | an entry in the log, then a [`Grant`], then a view |
+//! | let a process read that has no root | `ticket`, with the feature `tickets` | sealed keys for an hour; `forget` and `withdraw` say until when |
 //! | change | [`update`](Sealed::update), [`renew`](Sealed::renew) | sealed again; only `renew` gives new days |
 //! | see what stands | [`status`](Vault::status), [`tokens`](Vault::tokens), [`log`](Vault::log) | consents, purposes, holds; live tokens; who did what |
 //! | do so for many | [`enroll_many`](Vault::enroll_many), [`sealers`](Vault::sealers), [`put_many`](Vault::put_many), [`unlock_many`](Vault::unlock_many) | one commit and one entry a thousand, results at their places |
@@ -98,6 +99,7 @@
 //! | `sqlx-0_9` | no | [`Sealed`] as a `BYTEA` column for `sqlx` 0.9; needs Rust 1.94, as `sqlx` does |
 //! | `pkcs11` | no | `keeper::Pkcs11Keeper`: root keys under keys of a PKCS#11 token |
 //! | `transit` | no | `keeper::TransitKeeper`: root keys in OpenBao or HashiCorp Vault; `witness::KvWitness`: its key-value store |
+//! | `tickets` | no | `ticket`: shelf keys for an hour, sealed to another process's key, and the reader that opens with them alone |
 //! | `testing` | no | `testing`: a vault in memory, a clock by hand, faults, the store contract |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -132,6 +134,9 @@ pub mod actor;
 pub mod consent;
 mod grant;
 mod status;
+#[cfg(feature = "tickets")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tickets")))]
+pub mod ticket;
 pub mod token;
 mod unlock;
 // When it goes.
@@ -169,7 +174,7 @@ pub use coverage::Coverage;
 pub use crypto::aead::Suite;
 pub use custody::{Concern, Custody};
 pub use error::{Absent, Error, Result};
-pub use forget::{Forget, ForgetReceipt};
+pub use forget::{Forget, ForgetReceipt, WithdrawReceipt};
 pub use grant::Grant;
 pub use index::Indexable;
 pub use purpose::{Basis, LegalHold, OpensFor, Purpose, PurposeId, PurposeInfo, SubjectAccess};

@@ -23,7 +23,7 @@ use std::fmt;
 
 pub use action::{Action, Count, Outcome, Refusal};
 pub(crate) use checkpoint::{Heads, origin};
-pub use entry::{Entry, Pseudonym};
+pub use entry::{Entry, Pseudonym, TicketEntry};
 
 use crate::crypto;
 use crate::error::{Result, Unsupported};

@@ -44,6 +44,11 @@ impl VerifierKey {
         [a, b, c, d]
     }
 
+    #[cfg(feature = "tickets")]
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.key
+    }
+
     /// Of the key that signs.
     pub(crate) fn of(name: &str, seed: &[u8; 32]) -> Result<Self> {
         Self::new(name, crypto::public_key(seed))

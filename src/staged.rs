@@ -12,7 +12,7 @@ use crate::change::{Assembled, Change};
 use crate::consent::{Consent, Evidence};
 use crate::entry::Entry;
 use crate::error::{Error, Misuse, Result};
-use crate::forget::{Fencing, Forget, ForgetReceipt};
+use crate::forget::{Fencing, Forget, ForgetReceipt, WithdrawReceipt};
 use crate::key::Tag;
 use crate::log::Action;
 use crate::purpose::Purpose;
@@ -154,7 +154,7 @@ impl Staging<'_> {
         id: &SubjectId,
         actor: &Actor,
         ground: &Ground,
-    ) -> Result<Staged<()>> {
+    ) -> Result<Staged<WithdrawReceipt>> {
         let tag = self.0.tag(id);
         let withdrawing = |_: &Subject, entry| self.0.withdrawing(&tag, entry, P::NUMBER, actor, ground);
         self.change(&tag, withdrawing).await
@@ -291,6 +291,7 @@ mod completed {
     impl Sealed for () {}
     impl Sealed for bool {}
     impl Sealed for crate::forget::ForgetReceipt {}
+    impl Sealed for crate::forget::WithdrawReceipt {}
 }
 
 impl Completed for () {
@@ -306,6 +307,12 @@ impl Completed for bool {
 impl Completed for ForgetReceipt {
     fn witnessed(self, witnessed: bool) -> Self {
         ForgetReceipt { witnessed, ..self }
+    }
+}
+
+impl Completed for WithdrawReceipt {
+    fn witnessed(self, witnessed: bool) -> Self {
+        WithdrawReceipt { witnessed, ..self }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::clock::Day;
 use crate::crypto;
 use crate::entry::{HOLD_PART, Meta, audit_part, key_part};
 use crate::error::{Denied, Erased, Error, Misuse, Result};
-use crate::grant::{Ciphers, Core, Fresh, Grant, HeldShelves, Now, UNCHECKED};
+use crate::grant::{Ciphers, Core, Fresh, Grant, HeldShelves, Now, Source, UNCHECKED};
 use crate::hold;
 use crate::journal::FENCE;
 use crate::key::{Audit, Purpose as PurposeStage, Secret, Tag};
@@ -156,7 +156,7 @@ impl Inner {
     }
 
     /// The same for unlocking by purpose `P`.
-    async fn admit_for<P: Purpose>(&self, token: &Token) -> Result<Verified> {
+    pub(crate) async fn admit_for<P: Purpose>(&self, token: &Token) -> Result<Verified> {
         self.known::<P>()?;
         self.admit(token, &[P::NUMBER]).await
     }
@@ -184,7 +184,7 @@ impl Inner {
                 entries.push(entry.about_many(who)?);
             }
             if action == Action::UnlockMany {
-                entries.extend(self.refusals(verified, P::NUMBER, &decided.each)?);
+                entries.extend(self.refusals(action, verified, P::NUMBER, &decided.each)?);
             }
             if !entries.is_empty() {
                 let expect = decided.fence.map(|fence| (FENCE.to_vec(), fence));
@@ -195,7 +195,7 @@ impl Inner {
             if !given.is_empty() {
                 self.used(verified, decided.token.as_ref()).await;
             }
-            let grant = |one: Result<Prepared>| one.map(|one| Grant::new(Arc::new(one.core)));
+            let grant = |one: Result<Prepared>| one.map(|one| Grant::new(Source::Vault(Arc::new(one.core))));
             return Ok(decided.each.into_iter().map(grant).collect());
         }
         Err(Error::Busy)
@@ -285,7 +285,7 @@ impl Inner {
     }
 
     /// The purpose's key of each enrolment in which it stands.
-    fn keys_of(
+    pub(crate) fn keys_of(
         &self,
         subject: &Subject,
         meta: &Meta,
@@ -440,11 +440,12 @@ impl Inner {
     }
 
     /// One entry for each reason, with the number of subjects that it was given for.
-    fn refusals(
+    pub(crate) fn refusals<T>(
         &self,
+        action: Action,
         token: &Verified,
         purpose: u16,
-        each: &[Result<Prepared>],
+        each: &[Result<T>],
     ) -> Result<Vec<crate::log::Entry>> {
         let mut reasons: BTreeMap<u8, (Refusal, u64)> = BTreeMap::new();
         for why in each.iter().filter_map(|one| one.as_ref().err()) {
@@ -453,7 +454,7 @@ impl Inner {
             *count = count.saturating_add(1);
         }
         let entry = |(reason, count)| {
-            let entry = self.unlock_entry(Action::UnlockMany, Outcome::Refused(reason), token, purpose)?;
+            let entry = self.unlock_entry(action, Outcome::Refused(reason), token, purpose)?;
             Ok(entry.counting(Count::Subjects, count))
         };
         reasons.into_values().map(entry).collect()

@@ -240,7 +240,7 @@ fn together<'a, R: Record<Id = I>, I, P: Purpose>(
     let core = sealer.core();
     let now = core.check()?;
     grant.check()?;
-    if core.fresh.tag != grant.core().fresh.tag || core.fresh.vault.id != *grant.vault_id() {
+    if !grant.is_of(&core.fresh) {
         return Err(Error::DoesNotOpen);
     }
     Ok((core, now))

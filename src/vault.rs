@@ -291,7 +291,8 @@ impl Vault {
         Ok(())
     }
 
-    /// Stops every unlock, seal and open in all processes, within the bound, until [`unfreeze`](Self::unfreeze).
+    /// Stops every unlock, seal and open in all processes, within the bound, until [`unfreeze`](Self::unfreeze). Tickets that
+    /// were given before live on to their end: at most an hour.
     ///
     /// # Errors
     ///

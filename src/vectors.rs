@@ -8,6 +8,8 @@ mod cells;
 mod chains;
 mod keeper;
 mod rows;
+#[cfg(feature = "tickets")]
+mod ticket;
 mod token;
 mod values;
 mod vault;

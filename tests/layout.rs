@@ -39,13 +39,14 @@ fn naming(words: &[&str]) -> Vec<String> {
 
 #[test]
 fn only_one_module_names_an_aead() {
-    assert_eq!(naming(&["aes_gcm", "chacha20poly1305"]), ["crypto/aead.rs"]);
+    assert_eq!(naming(&["aes_gcm", "chacha20poly1305", "AesGcm"]), ["crypto/aead.rs"]);
 }
 
 #[test]
 fn only_crypto_names_the_primitive_crates() {
     let words = ["sha2::", "hmac::", "hkdf::", "argon2::", "ed25519_dalek", "ctutils", "rand::"];
     assert_eq!(naming(&words), ["crypto.rs"]);
+    assert_eq!(naming(&["hpke::"]), ["crypto/aead.rs", "crypto/envelope.rs"]);
 }
 
 #[test]

@@ -7,6 +7,10 @@ use chacha20poly1305::XChaCha20Poly1305;
 
 use crate::error::{Error, Result, Unsupported};
 
+/// The cipher of envelopes.
+#[cfg(feature = "tickets")]
+pub(super) use hpke::aead::AesGcm256 as EnvelopeAead;
+
 /// The bytes that every suite adds to a plaintext.
 pub(crate) const TAG: usize = 16;
 

@@ -108,6 +108,8 @@ numbered! {
         Status = 31 "status",
         /// The blind index of a value was asked.
         Index = 32 "index",
+        /// A ticket was given.
+        Ticket = 33 "ticket",
         /// A key of the vault, or the suite of new seals, was changed.
         ChangeKey = 40 "change-key",
         /// Former keys were retired.
@@ -147,6 +149,8 @@ numbered! {
         Wider = 23 "denied/wider",
         /// [`Denied::Field`].
         Field = 24 "denied/field",
+        /// [`Denied::Recipient`].
+        Recipient = 25 "denied/recipient",
         /// [`Erased::Forgotten`].
         Forgotten = 32 "erased/forgotten",
         /// [`Erased::Purpose`].
@@ -230,6 +234,7 @@ impl From<&Error> for Refusal {
                 Denied::Lifetime => Refusal::Lifetime,
                 Denied::Wider => Refusal::Wider,
                 Denied::Field => Refusal::Field,
+                Denied::Recipient => Refusal::Recipient,
             },
             Error::Erased(reason) => match reason {
                 Erased::Forgotten => Refusal::Forgotten,

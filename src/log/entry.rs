@@ -48,6 +48,18 @@ impl fmt::Display for Pseudonym {
     }
 }
 
+/// A ticket, as the log names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct TicketEntry {
+    /// Its id.
+    pub id: [u8; 16],
+    /// The fingerprint of the key that it is sealed to.
+    pub recipient: [u8; 16],
+    /// When it ends, in milliseconds since 1970.
+    pub ends_ms: i64,
+}
+
 /// One entry of the log. Its `Display` is one line for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -63,6 +75,7 @@ pub struct Entry {
     fields: Option<Fields>,
     counts: Vec<(Count, u64)>,
     causes: Vec<u8>,
+    ticket: Option<TicketEntry>,
 }
 
 /// What it says.
@@ -133,6 +146,12 @@ impl Entry {
         self.counts.iter().find(|(counted, _)| *counted == what).map(|(_, number)| *number)
     }
 
+    /// The ticket that was given.
+    #[must_use]
+    pub fn ticket(&self) -> Option<&TicketEntry> {
+        self.ticket.as_ref()
+    }
+
     /// Codes of what did not open since the entry before, in the order in which it happened: 0 to 64.
     #[must_use]
     pub fn causes(&self) -> &[u8] {
@@ -156,6 +175,7 @@ impl Entry {
             fields: None,
             counts: Vec::new(),
             causes: Vec::new(),
+            ticket: None,
         }
     }
 
@@ -224,6 +244,7 @@ impl Entry {
     fn is_like(&self, other: &Entry) -> bool {
         let what = |entry: &Entry| (entry.action, entry.outcome, entry.token, entry.purpose, entry.reference);
         what(self) == what(other)
+            && self.ticket == other.ticket
             && self.actors == other.actors
             && self.ground == other.ground
             && self.fields == other.fields
@@ -251,6 +272,11 @@ impl Entry {
         self.counts.push((what, number));
         self.counts.sort_unstable_by_key(|(counted, _)| counted.number());
         self
+    }
+
+    #[cfg(any(test, feature = "tickets"))]
+    pub(crate) fn giving(self, ticket: TicketEntry) -> Self {
+        Entry { ticket: Some(ticket), ..self }
     }
 
     /// The first 64 are listed; how many more there were is counted.
@@ -307,6 +333,13 @@ impl Entry {
         if !self.causes.is_empty() {
             tlv::put(&mut out, 9, &self.causes);
         }
+        if let Some(TicketEntry { id, recipient, ends_ms }) = &self.ticket {
+            let mut ticket = Vec::with_capacity(40);
+            ticket.put(id);
+            ticket.put(recipient);
+            ticket.put_i64(*ends_ms);
+            tlv::put(&mut out, 10, &ticket);
+        }
         out
     }
 
@@ -338,6 +371,7 @@ impl Entry {
                 8 => entry.counts = decode_counts(value)?,
                 9 if (1..=MAX_CAUSES).contains(&value.len()) => entry.causes = value.to_vec(),
                 9 => return Err(Malformed::Length.into()),
+                10 => entry.ticket = Some(decode_ticket(value)?),
                 _ => return Err(Unsupported::Version.into()),
             }
         }
@@ -355,6 +389,13 @@ fn decode_actors(value: &[u8]) -> Result<Vec<Actor>> {
         actors.push(decode_actor(reader.bytes()?)?);
     }
     if actors.is_empty() { Err(Malformed::Length.into()) } else { Ok(actors) }
+}
+
+fn decode_ticket(value: &[u8]) -> Result<TicketEntry> {
+    let mut reader = Reader::new(value);
+    let ticket = TicketEntry { id: reader.array()?, recipient: reader.array()?, ends_ms: reader.i64()? };
+    reader.end()?;
+    Ok(ticket)
 }
 
 fn decode_counts(value: &[u8]) -> Result<Vec<(Count, u64)>> {
@@ -400,6 +441,13 @@ impl fmt::Display for Entry {
             for (at, number) in numbers.iter().enumerate() {
                 write!(f, "{}{number}", if at == 0 { "/" } else { "," })?;
             }
+        }
+        if let Some(ticket) = &self.ticket {
+            f.write_str(" ticket=")?;
+            hex(f, &ticket.id)?;
+            f.write_str(" recipient=")?;
+            hex(f, &ticket.recipient)?;
+            write!(f, " until={}", rfc3339(ticket.ends_ms))?;
         }
         for (what, number) in &self.counts {
             write!(f, " count:{what}={number}")?;

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{Action, Count, Entry, FaultKind, Heads, Lane, Outcome, Pseudonym, Refusal};
-use super::{entry_of, origin, verify_lane, verify_lane_to};
+use super::{TicketEntry, entry_of, origin, verify_lane, verify_lane_to};
 use crate::actor::{Actor, Ground};
 use crate::crypto::{Prf, hash};
 use crate::error::{Error, Malformed, Misuse, Unsupported};
@@ -40,6 +40,7 @@ fn full() -> Entry {
         .counting(Count::Days, 2)
         .counting(Count::Subjects, 3)
         .with_causes(&[1, 2, 1])
+        .giving(TicketEntry { id: [4; 16], recipient: [5; 16], ends_ms: 6 })
 }
 
 type Rows = Vec<(u64, Vec<u8>)>;
@@ -240,6 +241,24 @@ fn an_entry_is_one_line_for_an_operator() {
 }
 
 #[test]
+fn a_ticket_stands_in_an_entry_by_its_id_its_recipient_and_its_end() {
+    let ticket = TicketEntry { id: [0xA1; 16], recipient: [0xB2; 16], ends_ms: 1_789_999_999_000 };
+    let entry = Entry::new(0, Action::Ticket, Outcome::Done).giving(ticket);
+    let bytes = entry.encode();
+    assert_eq!(bytes[11..13], [10, 40]);
+    assert_eq!((Entry::decode(&bytes), entry.ticket()), (Ok(entry.clone()), Some(&ticket)));
+    let expected = format!(
+        "1970-01-01T00:00:00Z ticket done ticket={} recipient={} until=2026-09-21T14:13:19Z",
+        "a1".repeat(16),
+        "b2".repeat(16),
+    );
+    assert_eq!(entry.to_string(), expected);
+    // Entries for two tickets stay two.
+    let other = Entry::new(0, Action::Ticket, Outcome::Done).giving(TicketEntry { id: [0; 16], ..ticket });
+    assert_eq!(Entry::joined(vec![entry.clone(), entry, other]).unwrap().len(), 2);
+}
+
+#[test]
 fn abuse_07_an_entry_cut_extended_or_of_another_version_is_refused() {
     let bytes = full().encode();
     for length in 0..bytes.len() {
@@ -257,9 +276,9 @@ fn abuse_07_an_entry_cut_extended_or_of_another_version_is_refused() {
         assert_eq!(Entry::decode(&bytes), Err(Unsupported::Version.into()), "{at} {value}");
     }
     let claim = |claim: &[u8]| Entry::decode(&[&bytes[..11], claim].concat()).err();
-    assert_eq!(claim(b"\x0A\x00"), Some(Unsupported::Version.into()));
+    assert_eq!(claim(b"\x0B\x00"), Some(Unsupported::Version.into()));
     assert_eq!(claim(b"\x04\x82\x00\x00\x01"), Some(Malformed::NotCanonical.into()));
-    for empty in [1, 3, 4, 5, 6, 7, 8, 9] {
+    for empty in [1, 3, 4, 5, 6, 7, 8, 9, 10] {
         assert_eq!(claim(&[empty, 0]), Some(Malformed::Length.into()), "{empty}");
     }
     assert_eq!(claim(b"\x02\x00"), Some(Malformed::Content.into()));

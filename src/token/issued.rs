@@ -206,7 +206,8 @@ impl Vault {
         Ok(alive)
     }
 
-    /// Revokes tokens, in all processes within the bound, and for good.
+    /// Revokes tokens, in all processes within the bound, and for good. Tickets that were given under them live on to their
+    /// end: at most an hour.
     ///
     /// # Errors
     ///

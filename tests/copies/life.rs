@@ -262,7 +262,7 @@ impl Life {
             SHIP => vault.withdraw::<Ship>(&id(who), &me, &why).await,
             _ => vault.withdraw::<Recs>(&id(who), &me, &why).await,
         };
-        if matches!(done, Ok(()) | Err(Error::Erased(Erased::Purpose))) {
+        if matches!(done, Ok(_) | Err(Error::Erased(Erased::Purpose))) {
             let erasure = (who, self.enrolments[who], purpose);
             self.withdrawn.insert(erasure);
             self.erased.insert(erasure);

@@ -201,7 +201,7 @@ fn subjects() -> Vec<Operation> {
             name: "withdraw",
             run: |p| {
                 Box::pin(async move {
-                    p.vault().withdraw::<Shipping>(&id("alice"), &tester(), &test_ground()).await
+                    p.vault().withdraw::<Shipping>(&id("alice"), &tester(), &test_ground()).await.map(drop)
                 })
             },
             done: |p| match p.unlocks::<Shipping>("alice") {

@@ -4,7 +4,7 @@
     pip install -r tests/vectors/requirements.txt
     python3 tests/vectors/check.py [name ...]
 
-Needs `cryptography` 44 or later (AES-GCM, ChaCha20-Poly1305, Ed25519, Argon2id); the rest is the standard library.
+Needs `cryptography` 44 or later (AES-GCM, ChaCha20-Poly1305, Ed25519, X25519, Argon2id); the rest is the standard library.
 """
 
 import base64
@@ -19,7 +19,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
@@ -1059,6 +1061,84 @@ def check_token(v):
     same("reaches", reached, v["reaches"])
 
 
+# 17. Tokens, "Ticket": HPKE (RFC 9180), base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM
+
+
+def hpke_open(private, encapped, info, sealed):
+    def extract(suite, salt, name, ikm):
+        return prf(salt, b"HPKE-v1" + suite + name + ikm)
+
+    def expanded(suite, key, name, info, length):
+        info, out, block, n = length.to_bytes(2, "big") + b"HPKE-v1" + suite + name + info, b"", b"", 1
+        while len(out) < length:
+            block = prf(key, block + info + bytes([n]))
+            out, n = out + block, n + 1
+        return out[:length]
+
+    raw = (serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    public = private.public_key().public_bytes(*raw)
+    kem, suite = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\x00\x02"
+    shared = private.exchange(X25519PublicKey.from_public_bytes(encapped))
+    key = extract(kem, bytes(32), b"eae_prk", shared)
+    shared = expanded(kem, key, b"shared_secret", encapped + public, 32)
+    context = b"\0" + extract(suite, bytes(32), b"psk_id_hash", b"") + extract(suite, bytes(32), b"info_hash", info)
+    secret = extract(suite, shared, b"secret", b"")
+    key, nonce = expanded(suite, secret, b"key", context, 32), expanded(suite, secret, b"base_nonce", context, 12)
+    try:
+        return AESGCM(key).decrypt(nonce, sealed, b"")
+    except InvalidTag:
+        raise closed("ticket") from None
+
+
+def check_ticket(v):
+    data = bytes.fromhex(v["ticket"])
+    name, _, key = verifier(v["verifier_key"])
+    private = X25519PrivateKey.from_private_bytes(bytes.fromhex(v["reader_key"]))
+    public = private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    if data[0] != 1:
+        raise unsupported("version")
+    if len(data) > 1 << 20:
+        raise malformed("length")
+    r = Reader(data[:-64])
+    r.u8()
+    vault, ticket, purpose, given, ends, recipient = r.take(16), r.take(16), r.u16(), r.i64(), r.i64(), r.take(32)
+    encapped, sealed = r.take(32), r.rest()
+    if not 1 <= ends - given <= 3_600_000:
+        raise malformed("lifetime")
+    label = b"customer-vault/v1/ticket-signature"
+    try:
+        key.verify(data[-64:], bytes([len(label)]) + label + data[:-64])
+    except InvalidSignature:
+        raise Refused("denied") from None
+    if name != f"customer-vault/{vault.hex()}" or recipient != public:
+        raise Refused("denied")
+    r = Reader(hpke_open(private, encapped, b"customer-vault/v1/ticket" + data[:83], sealed))
+    said = {
+        "id": ticket.hex(),
+        "purpose": [purpose, r.text()],
+        "given": given,
+        "ends": ends,
+        "fingerprint": H(b"customer-vault/v1/recipient" + public)[:16].hex(),
+        "fields": field_list(r.bytes()) if r.flag() else [],
+    }
+    subjects, last = {}, b""
+    for _ in range(r.u16()):
+        hint, enrolments = r.take(16), []
+        assert hint > last
+        last = hint
+        for _ in range(r.u16()):
+            number, serial, until, remade = r.u16(), r.take(16).hex(), r.u16(), r.flag()
+            shelves = [[r.u16(), r.take(32).hex()] for _ in range(r.u16())]
+            assert shelves and shelves == sorted(shelves)
+            one = {"number": number, "serial": serial, "until": until, "remade": bool(remade), "shelves": shelves}
+            enrolments.append(one)
+        subjects[hint] = enrolments
+    r.end()
+    same("claims", said, v["claims"])
+    hint = lambda who: H(b"customer-vault/v1/ticket-subject" + ticket + who.encode())[:16]
+    same("subjects", subjects, {hint(who): of for who, of in v["subjects"].items()})
+
+
 def check_journal(v):
     lines = [bytes.fromhex(line["line"]) for line in v["lines"]]
     fence, events = journal(bytes.fromhex(v["journal_key"]), bytes.fromhex(v["vault"]), lines)
@@ -1224,7 +1304,7 @@ def standing(data):
             one["forgotten"] = {name: f() for name, f in zip(names, read)}
         for _ in range(r.u16()):
             purpose, flags = r.u16(), r.u8()
-            if flags > 31:
+            if flags > 63:
                 raise malformed("flags")
             known = {"held": bool(flags & 8), "remade": bool(flags & 16)}
             if flags & 1:
@@ -1233,6 +1313,8 @@ def standing(data):
                 known["withdrawn"] = r.u16()
             if flags & 4:
                 known["until"] = r.u16()
+            if flags & 32:
+                known["tickets"] = r.i64()
             one["purposes"][purpose] = known
         out["enrolments"].append(one)
     r.end()
@@ -1443,11 +1525,14 @@ def check_vault(v):
     assert re.fullmatch(r"invoicing until \d{4}-\d\d-\d\d", said[8][1]) and said[9][1].startswith("1 on ")
     for n in s.below(b"r"):
         r = Reader(Row(s.take(n)).whole(expand(index, b"customer-vault/v1/pending"), s.vault, n))
-        same("waiting", (r.u8(), r.take(16)), (1, n[1:]))
+        version, reference = r.u8(), r.take(16)
+        same("waiting", (version in (1, 2), reference), (True, n[1:]))
         made, left = batches[r.take(16)]
         assert left > settled and r.u32() < made
         r.take(32), r.i64(), r.text(), r.text(), r.text()
         same("to be destroyed", [r.text() for _ in range(r.u16())], ["shipping", "newsletter"])
+        if version == 2:
+            same("tickets", [r.text() for _ in range(r.u16())], [])
         while r.more():
             r.text(), r.u16()
     [n] = s.below(b"N")
@@ -1467,6 +1552,7 @@ KINDS_OF_VECTORS = {
     "values": check_values,
     "row": check_row,
     "token": check_token,
+    "ticket": check_ticket,
     "journal": check_journal,
     "batch": check_batch,
     "log-lane": check_log_lane,

@@ -132,11 +132,11 @@ fn abuse_12_a_hundred_thousand_equal_seals_over_threads_and_handles_share_no_non
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     let grant = pollster::block_on(grant::<Shipping>(&vault, &id)).unwrap();
-    let now = grant.check().unwrap();
+    let today = grant.check().unwrap();
     let (mut nonces, mut keys) = (HashSet::new(), HashSet::new());
     for bytes in &all {
         let cell = cells(bytes).unwrap().next().unwrap().unwrap();
-        let opened = grant.open(&cell, now.day(), |serial, purpose, cipher| {
+        let opened = grant.open(&cell, today, |serial, purpose, cipher| {
             let id = 1_u64.to_be_bytes();
             let context = Context::new(grant.vault_id(), serial, "note", &id, Shape::Record)?;
             Ok(content(&cell, &context, purpose, cipher))
