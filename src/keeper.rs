@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::error::{KeeperError, Result};
 
 pub(crate) mod file;
+mod handover;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
 #[cfg(feature = "transit")]
@@ -20,6 +21,7 @@ pub(crate) mod transit;
 pub(crate) mod worker;
 
 pub use file::{Argon2Cost, FileKeeper, FileSecret, Passphrase};
+pub use handover::Handover;
 #[cfg(feature = "pkcs11")]
 pub use pkcs11::{Pkcs11Keeper, Pkcs11Options, TokenCopies, TokenPin, TokenSlot};
 #[cfg(feature = "transit")]

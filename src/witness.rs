@@ -10,11 +10,13 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 use crate::error::{KeeperError, Result};
 use crate::keeper::{Serves, VaultId};
 
+mod both;
 #[cfg(feature = "transit")]
 mod kv;
 #[cfg(feature = "postgres")]
 mod postgres;
 
+pub use both::Both;
 #[cfg(feature = "transit")]
 pub use kv::KvWitness;
 #[cfg(feature = "postgres")]

@@ -1,0 +1,219 @@
+//! A vault goes from one keeper to another, and from one witness to another, while it is used.
+#![cfg(feature = "testing")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+#![allow(clippy::arithmetic_side_effects, missing_docs, unreachable_pub, dead_code, reason = "a test")]
+
+use customer_vault::error::{KeeperError, RolledBack};
+use customer_vault::keeper::{ErasureClass, FileKeeper, FileSecret, Handover, Keeper};
+use customer_vault::store::MemoryStore;
+use customer_vault::testing::{ManualClock, MemoryKeeper, grant, test_ground, tester};
+use customer_vault::value::PersonName;
+use customer_vault::witness::{Both, NoWitness, Remembers, Witness};
+use customer_vault::*;
+use pollster::block_on;
+
+purposes! {
+    pub Shipping: Contract = 1 "shipping";
+}
+
+record! {
+    pub struct Person / SealedPerson / PersonView in person = "person" {
+        pub name: PersonName = 1 "name", basic, for [Shipping: 1 year];
+    }
+}
+
+fn id(name: &str) -> SubjectId {
+    SubjectId::new(name).unwrap()
+}
+
+struct World {
+    store: MemoryStore,
+    witness: MemoryKeeper,
+    clock: ManualClock,
+}
+
+impl World {
+    fn new() -> Self {
+        let clock = ManualClock::at(Day::from_ymd(2026, 3, 2).unwrap());
+        World { store: MemoryStore::shared_between_handles(), witness: MemoryKeeper::new(), clock }
+    }
+
+    fn options(&self) -> Options {
+        let settings = Settings::default().bound_ms(100).unwrap().grace_days(0).unwrap();
+        Options::new().record::<Person>().settings(settings).clock(self.clock.clone())
+    }
+
+    async fn open(&self, keeper: impl Keeper) -> Result<Vault> {
+        self.options().open(self.store.clone(), keeper, self.witness.clone()).await
+    }
+
+    /// With the job of every week until the window is over.
+    async fn weeks(&self, vault: &Vault) {
+        for _ in 0..6 {
+            self.clock.advance_days(7);
+            vault.expire(&tester(), &test_ground()).await.unwrap();
+            vault.settle(&tester(), &test_ground()).await.unwrap();
+        }
+    }
+}
+
+/// Somebody whose name can be read.
+async fn with_alice(vault: &Vault) -> SealedPerson {
+    let (me, why) = (tester(), test_ground());
+    vault.enroll(&id("alice"), [], &me, &why).await.unwrap();
+    let sealer = vault.sealer::<Person>(&id("alice"), &me, &why).await.unwrap();
+    sealer.seal(Person { name: PersonName::parse("Alice Lee").unwrap() }).unwrap()
+}
+
+async fn reads(vault: &Vault, sealed: &SealedPerson) -> bool {
+    let grant = grant::<Shipping>(vault, &id("alice")).await.unwrap();
+    sealed.open(&grant).unwrap().name().is_ok()
+}
+
+async fn goes_over(from: impl Keeper + Clone, to: impl Keeper + Clone) {
+    let world = World::new();
+    let (me, why) = (tester(), test_ground());
+    let options = world.options();
+    let vault = options.create(world.store.clone(), from.clone(), world.witness.clone()).await.unwrap();
+    let sealed = with_alice(&vault).await;
+    drop(vault);
+
+    let handover = Handover::new(from.clone(), to.clone());
+    let one = world.open(handover.clone()).await.unwrap();
+    let two = world.open(handover.clone()).await.unwrap();
+    assert_eq!(handover.remaining().await, Ok(1));
+    assert!(world.open(to.clone()).await.is_err(), "it is not there yet");
+    one.replace_root(&me, &why).await.unwrap();
+    assert!(reads(&one, &sealed).await && reads(&two, &sealed).await);
+    // The root of before is held for the restore window.
+    assert_eq!(handover.remaining().await, Ok(1));
+    one.settle(&me, &why).await.unwrap();
+    assert_eq!(handover.remaining().await, Ok(1));
+    two.enroll(&id("bob"), [], &me, &why).await.unwrap();
+    world.weeks(&one).await;
+    assert_eq!(handover.remaining().await, Ok(0));
+    assert!(reads(&one, &sealed).await && reads(&two, &sealed).await);
+    drop((one, two));
+
+    // Open with both again, then with the new one alone; the old one is over for good.
+    let again = world.open(handover.clone()).await.unwrap();
+    assert!(again.coverage(&me, &why, |_| {}).await.unwrap().holds());
+    drop(again);
+    let vault = world.open(to).await.unwrap();
+    assert!(reads(&vault, &sealed).await);
+    world.weeks(&vault).await;
+    assert!(reads(&vault, &sealed).await);
+    assert!(matches!(world.open(from).await, Err(Error::RolledBack(_))));
+}
+
+#[test]
+fn a_vault_goes_from_one_keeper_to_another_under_its_readers() {
+    let dir = std::env::temp_dir().join(format!("customer-vault-handover-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file =
+        |name: &str| FileKeeper::create_shared(dir.join(name), FileSecret::generate().unwrap().0).unwrap();
+    block_on(async {
+        goes_over(MemoryKeeper::new(), MemoryKeeper::new()).await;
+        goes_over(file("one"), MemoryKeeper::new()).await;
+        goes_over(MemoryKeeper::new(), file("two")).await;
+        goes_over(file("three"), file("four")).await;
+    });
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn a_keeper_that_cannot_be_asked_is_not_one_that_has_nothing() {
+    block_on(async {
+        let world = World::new();
+        let (from, to) = (MemoryKeeper::new(), MemoryKeeper::new());
+        let (me, why) = (tester(), test_ground());
+        let vault =
+            world.options().create(world.store.clone(), from.clone(), world.witness.clone()).await.unwrap();
+        let sealed = with_alice(&vault).await;
+        drop(vault);
+        let handover = Handover::new(from.clone(), to.clone());
+        let vault = world.open(handover.clone()).await.unwrap();
+        let copy = world.store.snapshot();
+        vault.replace_root(&me, &why).await.unwrap();
+        for unreachable in [&from, &to] {
+            unreachable.unreachable(true);
+            // What is held in memory goes on; nothing new is opened, and nothing is settled.
+            assert!(reads(&vault, &sealed).await);
+            assert_eq!(handover.remaining().await.is_err(), std::ptr::eq(unreachable, &raw const from));
+            assert_eq!(world.open(handover.clone()).await.unwrap_err(), KeeperError::Unreachable.into());
+            assert!(vault.replace_root(&me, &why).await.is_err());
+            unreachable.unreachable(false);
+        }
+        vault.replace_root(&me, &why).await.unwrap();
+        world.weeks(&vault).await;
+        let older = world.options().open(copy, handover, world.witness.clone()).await;
+        assert_eq!(older.unwrap_err(), Error::RolledBack(RolledBack::Gone));
+    });
+}
+
+#[test]
+fn the_weaker_class_is_told() {
+    let (from, to) = (MemoryKeeper::new(), MemoryKeeper::new());
+    let service = |min_delay_s, max_delay_s| ErasureClass::Service { min_delay_s, max_delay_s };
+    for (one, two, both) in [
+        (ErasureClass::Hardware, ErasureClass::Hardware, ErasureClass::Hardware),
+        (ErasureClass::Hardware, service(1, 2), service(1, 2)),
+        (service(1, 9), service(0, 2), service(0, 9)),
+        (service(1, 9), ErasureClass::BestEffort, ErasureClass::BestEffort),
+    ] {
+        for (one, two) in [(one, two), (two, one)] {
+            from.says_erasure_class(one);
+            to.says_erasure_class(two);
+            assert_eq!(Handover::new(from.clone(), to.clone()).erasure_class(), both);
+        }
+    }
+}
+
+#[test]
+fn a_second_witness_is_told_everything_and_can_stand_alone() {
+    block_on(async {
+        let world = World::new();
+        let (me, why) = (tester(), test_ground());
+        let (keeper, new) = (MemoryKeeper::new(), MemoryKeeper::new());
+        let old = world.witness.clone();
+        let open = |witness| world.options().open(world.store.clone(), keeper.clone(), witness);
+        let vault = world.options().create(world.store.clone(), keeper.clone(), old.clone()).await.unwrap();
+        let sealed = with_alice(&vault).await;
+        drop(vault);
+        let both = open(Both::new(old.clone(), new.clone())).await.unwrap();
+        assert_eq!(new.recall(1).await, old.recall(1).await);
+        both.enroll(&id("bob"), [], &me, &why).await.unwrap();
+        assert!(both.forget(&id("bob"), Forget::by(&me, &why)).await.unwrap().witnessed);
+        assert_eq!(new.recall(1).await, old.recall(1).await);
+
+        // One that cannot be reached: the receipt says so, and the next call completes it.
+        new.unreachable(true);
+        both.enroll(&id("carol"), [], &me, &why).await.unwrap();
+        assert!(!both.forget(&id("carol"), Forget::by(&me, &why)).await.unwrap().witnessed);
+        new.unreachable(false);
+        both.enroll(&id("dave"), [], &me, &why).await.unwrap();
+        assert!(both.forget(&id("dave"), Forget::by(&me, &why)).await.unwrap().witnessed);
+        drop(both);
+        let alone = world.options().open(world.store.clone(), keeper.clone(), new.clone()).await.unwrap();
+        assert!(reads(&alone, &sealed).await);
+        alone.forget(&id("alice"), Forget::by(&me, &why)).await.unwrap();
+        drop(alone);
+        // The old one is behind now: it is told.
+        drop(open(Both::new(old.clone(), new.clone())).await.unwrap());
+        assert_eq!(new.recall(1).await, old.recall(1).await);
+
+        let (other, keeper) = (MemoryKeeper::new(), MemoryKeeper::new());
+        let store = MemoryStore::new();
+        drop(world.options().create(store.clone(), keeper.clone(), other.clone()).await.unwrap());
+        let mixed = world.options().open(store.clone(), keeper.clone(), Both::new(other.clone(), new)).await;
+        assert_eq!(mixed.unwrap_err(), KeeperError::Foreign.into());
+        let vault = world.options().open(store, keeper, Both::new(NoWitness::new(), other)).await.unwrap();
+        assert_eq!(vault.custody().remembers, Remembers::Lines);
+    });
+}
