@@ -1,8 +1,15 @@
 //! What replacing a root costs with a keeper outside of the process, while others read and write, beside what the service
 //! needs to make one key. No call of anybody may fail meanwhile.
 //!
-//! A token of SoftHSM is made for it, in a folder below `TMPDIR`. Without SoftHSM it says so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+//! A token of SoftHSM is made for it, in a folder below `TMPDIR`, and a server of OpenBao started (named in `BAO_BIN`). What is
+//! not there it says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic
+)]
 #![allow(clippy::print_stdout, clippy::disallowed_methods)]
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "the token's file is the tests'")]
 
@@ -15,7 +22,9 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::Attribute;
 use cryptoki::session::UserType;
 use cryptoki::types::AuthPin;
-use customer_vault::keeper::{Keeper, Pkcs11Keeper, Pkcs11Options, TokenPin, TokenSlot};
+use customer_vault::keeper::{
+    Keeper, Pkcs11Keeper, Pkcs11Options, ServerCopies, TokenPin, TokenSlot, TransitKeeper,
+};
 use customer_vault::store::RedbStore;
 use customer_vault::testing::{MemoryKeeper, grant, test_ground, tester};
 use customer_vault::value::Bytes;
@@ -24,6 +33,8 @@ use customer_vault::{
 };
 use pollster::block_on;
 
+#[path = "../tests/services/bao.rs"]
+mod bao;
 #[path = "../tests/services/softhsm.rs"]
 mod softhsm;
 use softhsm::{PIN, Tokens};
@@ -201,6 +212,32 @@ fn softhsm(c: &mut Criterion, tokens: &Tokens) {
     compare(c, tokens, "softhsm", keeper);
 }
 
+fn openbao(c: &mut Criterion, tokens: &Tokens) {
+    let Some(bao) = bao::Bao::start("custody") else { return };
+    c.bench_function("openbao/bare key", |b| {
+        b.iter_custom(|n| {
+            let mut took = Duration::ZERO;
+            for number in 0..n {
+                let path = format!("transit/keys/bare-{number}");
+                let start = Instant::now();
+                bao.done("POST", "", &path, serde_json::json!({ "type": "aes256-gcm96", "derived": true }));
+                took += start.elapsed();
+                bao.done(
+                    "POST",
+                    "",
+                    &format!("{path}/config"),
+                    serde_json::json!({ "deletion_allowed": true }),
+                );
+                bao.done("DELETE", "", &path, serde_json::Value::Null);
+            }
+            took
+        });
+    });
+    let copies = ServerCopies::none_are_made_and_losing_the_server_loses_the_vault();
+    let keeper = TransitKeeper::connect(bao.options(&bao.root), "transit", copies);
+    compare(c, tokens, "openbao", block_on(keeper).unwrap());
+}
+
 fn main() {
     let Some(tokens) = Tokens::here() else {
         if softhsm::module().is_none() {
@@ -219,5 +256,6 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     compare(&mut criterion, &tokens, "memory", MemoryKeeper::new());
     softhsm(&mut criterion, &tokens);
+    openbao(&mut criterion, &tokens);
     criterion.final_summary();
 }

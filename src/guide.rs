@@ -84,6 +84,69 @@ pub mod declaring {}
 /// noticeable part of a second.
 pub mod operating {}
 
+/// # Keepers, witnesses and keys
+///
+/// The **keeper** holds what unwraps the root; whoever has it and the store has everything, and whoever loses it has nothing.
+/// The **witness** remembers, outside the store, what must not come undone. Choose by who must not be able to take them:
+///
+/// | | keeper | witness | processes |
+/// | --- | --- | --- | --- |
+/// | a small shop, one host | [`FileKeeper`](crate::keeper::FileKeeper) | the same | one, or several of the host |
+/// | an HSM or smart card | `Pkcs11Keeper` (feature `pkcs11`) | a file, another PostgreSQL, a key-value store | as the module allows |
+/// | OpenBao or HashiCorp Vault | `TransitKeeper` (feature `transit`) | `KvWitness` on **another** server, or another PostgreSQL | any, on any hosts |
+///
+/// A key service or a token has no memory of its own: give the vault a witness beside it. Where there is truly none,
+/// [`NoWitness`](crate::witness::NoWitness) says so in every receipt. [`custody`](crate::Vault::custody) and
+/// [`doctor`](crate::Vault::doctor) say what stands; a certificate prints what the keeper's destruction is worth.
+///
+/// **Going from one to another**, while the service runs: open the vault in all processes with a
+/// [`Handover`](crate::keeper::Handover), replace the root, and open with the new keeper alone when nothing is left with the
+/// old one. A witness changes with [`Both`](crate::witness::Both).
+///
+/// ```
+/// use customer_vault::keeper::Handover;
+/// use customer_vault::{KeyKind, Suite};
+/// # use customer_vault::{testing::{MemoryKeeper, test_ground, tester}, *};
+/// # use customer_vault::store::MemoryStore;
+/// # pollster::block_on(async {
+/// # let (store, old, new) = (MemoryStore::new(), MemoryKeeper::new(), MemoryKeeper::new());
+/// # let witness = MemoryKeeper::new();
+/// # let (me, why) = (tester(), test_ground());
+/// # drop(Options::new().create(store.clone(), old.clone(), witness.clone()).await?);
+/// # let options = Options::new();
+/// let handover = Handover::new(old, new);
+/// let vault = options.open(store, handover.clone(), witness).await?;
+/// vault.replace_root(&me, &why).await?;
+/// // Every day, as always:
+/// vault.settle(&me, &why).await?;
+/// if handover.remaining().await? == 0 {
+///     println!("from the next start on, open with the new keeper alone");
+/// }
+///
+/// // Keys that may have leaked, or are old enough:
+/// vault.change_key(KeyKind::Tokens, &me, &why).await?; // tokens under the former key live on
+/// vault.retire_keys(KeyKind::Tokens, &me, &why).await?; // until this, which refuses while one is alive
+/// let change = vault.change_key(KeyKind::Signing, &me, &why).await?;
+/// println!("{}", change.note.unwrap_or_default()); // signed by both keys: publish it
+/// vault.use_suite(Suite::XChaCha20Poly1305, &me, &why).await?; // for new seals; `renew` seals old ones again
+///
+/// // Whether all keys open under the root of now: before the old keeper is deleted.
+/// let coverage = vault.coverage(&me, &why, |so_far| println!("{} subjects", so_far.subjects)).await?;
+/// assert!(coverage.holds());
+/// # Ok::<(), Error>(()) }).unwrap();
+/// ```
+///
+/// **Blind indexes.** After `change_key(KeyKind::Index, …)`, [`index`](crate::Vault::index) gives values under the new key and
+/// [`former_index`](crate::Vault::former_index) those under the one before. Look people up by both, write the new value into
+/// each row in batches (the shop has the values; the vault has not), and then `retire_keys(KeyKind::Index, …)`.
+///
+/// **What a former key still opens.** It lies in copies of the store from before, under the root of then. So a key that has
+/// leaked is over for the vault at once, and for copies when that root is destroyed: `replace_root`, and the restore window.
+///
+/// The key by which the vault finds a subject's rows (the lookup key) cannot be changed. It never leaves the process; who has
+/// it and the store can test whether an id is in it, and open nothing.
+pub mod custody {}
+
 /// # Backups
 ///
 /// [`Vault::backup`](crate::Vault::backup) writes all rows of one moment of the store, or what has changed since another

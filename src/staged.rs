@@ -238,7 +238,7 @@ impl<T: Completed> Staged<T> {
     /// read and write it. An error with the SQLSTATE `22012`, `23505`, `40001` or `40P01` says that somebody else was
     /// first: roll back, stage the change again and try again.
     ///
-    /// [`run`](Self::run) does it with `tokio-postgres`.
+    /// `run` (feature `postgres`) does it with `tokio-postgres`.
     #[must_use]
     pub fn statements(&self) -> &[Statement] {
         &self.statements
