@@ -228,6 +228,12 @@ fn new_seals_are_under_the_new_suite_and_old_ones_open() {
         assert_eq!(suites(&before), [Suite::Aes256Gcm; 2]);
         assert_eq!(suites(&after), [Suite::XChaCha20Poly1305; 2]);
         assert!(two.coverage(&me, &why, |_| {}).await.unwrap().holds());
+
+        // What the grant opens is sealed again; the other cell stays as it is.
+        let sealer = two.sealer::<Person>(&id("alice"), &me, &why).await.unwrap();
+        let renewed = before.renew(&sealer, &grant, world.clock.today(), &me, &why).await.unwrap();
+        assert_eq!(suites(&renewed), [Suite::XChaCha20Poly1305, Suite::Aes256Gcm]);
+        assert!(renewed.open(&grant).unwrap().name().is_ok());
     });
 }
 
