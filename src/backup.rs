@@ -44,6 +44,7 @@ use crate::journal::{Event, FENCE};
 use crate::log::{Action, Count};
 use crate::store::{Key, MAX_KEY, Moment, Range, Versioned};
 use crate::tree::{Epoch, Node};
+use crate::vault::RECOVERING;
 use crate::vault::{Inner, Vault};
 
 mod check;
@@ -129,6 +130,7 @@ impl Vault {
         what: Backup<'_>,
     ) -> Result<Manifest> {
         let inner = &self.0;
+        inner.catch_up().await?;
         if let Some((base, _)) = &what.since {
             // It may have come from anywhere: its fields are public.
             let verified = Manifest::verify(&base.note, &self.verifier_keys()?)?;
@@ -137,8 +139,13 @@ impl Vault {
             }
         }
         let id = crate::crypto::random()?;
-        inner.journal.refresh().await?;
+        // A restore believes the keys that the rows of this moment name: the one that signs must be among them.
+        let ring = inner.ring();
         let mut moment = inner.rows.moment().await?.ok_or(BackupError::NoMoment)?;
+        inner.catch_up().await?;
+        if !inner.ring().verifiers(&inner.origin())?.contains(&ring.verifier(&inner.origin())?) {
+            return Err(crate::Error::Busy);
+        }
         let at_ms = inner.clock.wall();
         let epoch = read(&mut *moment, &Node::Root.name()).await?.ok_or(StoreError::Empty)?;
         let epoch = Epoch::decode(&epoch.value)?;
@@ -203,7 +210,7 @@ impl Vault {
             index: out.index.end()?,
             note: String::new(),
         };
-        let manifest = manifest.sign(inner)?;
+        let manifest = manifest.sign(&ring)?;
         out.part.end(&manifest.note)?;
         inner.journal.record(&[Event::BackupDone { id }]).await?;
         let entry = inner.entry_by(Action::Backup, what.actor, what.ground)?.with_reference(id);
@@ -238,7 +245,7 @@ impl<'a> Old<'a> {
 
 impl Output<'_, '_, '_> {
     fn row(&mut self, name: &Key, row: &Versioned) -> Result<()> {
-        if name == UNFINISHED {
+        if name == UNFINISHED || name == RECOVERING {
             return Ok(());
         }
         self.total = self.total.saturating_add(1);

@@ -88,7 +88,7 @@ impl Vault {
         if self.0.journal.witness().remembers() == Remembers::Nothing {
             concerns.push(Concern::NoWitness);
         }
-        self.0.journal.refresh().await?;
+        self.0.catch_up().await?;
         concerns.extend(self.0.backup_concerns().await?);
         Ok(concerns)
     }

@@ -164,6 +164,9 @@ impl Generation {
     }
 }
 
+/// How far a reader's clock may stand behind the vault's when a ticket comes: further, and it is wrong.
+pub(crate) const BEHIND_MS: i64 = 60_000;
+
 impl Entry {
     pub(crate) fn newest(&self) -> Option<&Generation> {
         self.meta.generations.last()
@@ -207,12 +210,35 @@ impl Entry {
         if found { Ok(entry) } else { Err(Error::RolledBack(RolledBack::Mixed)) }
     }
 
-    /// The latest end of tickets that reach the subject for one of `purposes` and are not over.
+    /// The latest end of tickets that reach the subject for one of `purposes` and are not over. A reader's clock may be a
+    /// minute behind.
     pub(crate) fn tickets_until(&self, now_ms: i64, purposes: impl Fn(u16) -> bool) -> Option<i64> {
         let of = self.meta.generations.iter().flat_map(|generation| &generation.purposes);
         let ends =
             of.filter(|(purpose, _)| purposes(**purpose)).filter_map(|(_, standing)| standing.tickets_ms);
-        ends.filter(|end| *end > now_ms).max()
+        ends.map(|end| end.saturating_add(BEHIND_MS)).filter(|end| *end > now_ms).max()
+    }
+
+    /// What earlier enrolments have a key for still, and until when.
+    pub(crate) fn kept_before(&self) -> impl Iterator<Item = (u16, Day)> + '_ {
+        let earlier = self.meta.generations.split_last().map(|(_, earlier)| earlier).unwrap_or_default();
+        earlier.iter().flat_map(move |generation| {
+            let number = generation.number;
+            let kept = generation.purposes.iter().filter(move |(purpose, standing)| {
+                standing.withdrawn.is_none() && self.keys.contains_key(&(number, **purpose))
+            });
+            kept.filter_map(|(purpose, standing)| Some((*purpose, standing.until?)))
+        })
+    }
+
+    /// A withdrawal reaches what earlier enrolments have of the purpose, too.
+    pub(crate) fn withdraw_before(&mut self, purpose: u16, due: Day) {
+        let keys = &self.keys;
+        let had = |generation: &&mut Generation| keys.contains_key(&(generation.number, purpose));
+        for generation in self.meta.generations.iter_mut().rev().skip(1).filter(had) {
+            let standing = generation.purposes.entry(purpose).or_default();
+            standing.withdrawn = standing.withdrawn.or(Some(due));
+        }
     }
 
     /// The next day on which a shred has something to do here; `None` where it has nothing.
@@ -253,7 +279,9 @@ impl Entry {
     /// Returns the forgets that were completed, for their certificates, with the purposes that were destroyed.
     pub(crate) fn shred(&mut self, today: Day) -> Vec<Shredded> {
         let hold = self.meta.held.is_some();
-        let mut done = Vec::new();
+        let mut done: Vec<Shredded> = Vec::new();
+        // What stays of the enrolments so far: a later forget says of it that it stays.
+        let mut stay: BTreeMap<u16, Day> = BTreeMap::new();
         for generation in &mut self.meta.generations {
             let number = generation.number;
             let due = generation.forgotten.as_ref().is_some_and(|f| f.due <= today);
@@ -279,6 +307,10 @@ impl Entry {
                     destroyed.push(purpose);
                 }
             }
+            for (purpose, until) in kept {
+                let known = stay.entry(purpose).or_insert(until);
+                *known = until.max(*known);
+            }
             let held: Vec<u16> =
                 generation.purposes.iter().filter(|(_, s)| s.held).map(|(purpose, _)| *purpose).collect();
             if let Some(forgotten) = &mut generation.forgotten
@@ -288,6 +320,7 @@ impl Entry {
             {
                 let given = generation.purposes.iter().filter(|(_, s)| s.tickets_ms.is_some());
                 let tickets = given.map(|(purpose, _)| *purpose).collect();
+                let kept = stay.iter().map(|(purpose, until)| (*purpose, *until)).collect();
                 done.push(Shredded { forgotten: forgotten.clone(), destroyed, kept, tickets });
                 forgotten.shredded = true;
                 // Nor when: the log has the same moments beside its pseudonyms.

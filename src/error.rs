@@ -334,8 +334,8 @@ pub enum StoreError {
     /// There is no vault in it.
     #[error("no vault in it: create one")]
     Empty,
-    /// A restore into it was not finished: nothing opens. Begin the restore again.
-    #[error("a restore into it was not finished: begin it again")]
+    /// A restore into it, or a recover, was not finished: nothing opens. Begin it again.
+    #[error("a restore into it, or a recover, was not finished: begin it again")]
     Unfinished,
     /// There is a vault in it already.
     #[error("there is a vault in it already: open it")]

@@ -253,6 +253,7 @@ impl Inner {
             return Err(Erased::Purpose.into());
         }
         standing.withdrawn = Some(due);
+        entry.withdraw_before(purpose, due);
         entry.meta.state = entry.meta.state.saturating_add(1);
         let state = entry.meta.state;
         let receipt = WithdrawReceipt { witnessed: false, due, tickets_until_ms };
@@ -286,6 +287,12 @@ impl Inner {
         let due = if request.at_once { today } else { today.plus(self.settings.grace_days) };
         let mut entry = entry.ok_or(Error::NotEnrolled)?;
         let keeps = self.keeps(&entry, request, today);
+        // What an earlier forget has kept stays as long as it said: in the enrolment of then.
+        let mut stays: BTreeMap<u16, Day> = keeps.iter().copied().collect();
+        for (purpose, until) in entry.kept_before().filter(|(_, until)| *until >= today) {
+            let kept = stays.entry(purpose).or_insert(until);
+            *kept = until.max(*kept);
+        }
         let tickets_until_ms = entry.tickets_until(self.clock.wall(), |_| true);
         let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
         if newest.forgotten.is_some() {
@@ -309,6 +316,7 @@ impl Inner {
         let state = entry.meta.state;
         // A fresh reference instead of the pseudonym: after the shred it leads to nobody.
         let log = self.entry_by(Action::Forget, &request.actor, &request.ground)?.with_reference(reference);
+        let keeps: Vec<(u16, Day)> = stays.into_iter().collect();
         let stays = keeps.iter().map(|(purpose, until)| (PurposeId(*purpose), *until)).collect();
         // The day alone: the log has the moment beside the reference.
         let at_ms = Day::of(at_ms).start_ms();

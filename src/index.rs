@@ -114,8 +114,7 @@ impl Inner {
         };
         for _ in 0..ATTEMPTS {
             let since = self.now();
-            let fence = self.journal.refresh().await?;
-            self.refresh_ring().await?;
+            let fence = self.catch_up().await?;
             let allowed = self.may_index::<F>(&verified);
             if let Err(why) = allowed {
                 return Err(self.refused(Action::Index, Some(&verified), verified.purpose, why).await);

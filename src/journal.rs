@@ -132,6 +132,11 @@ impl Journal {
         let fence = self.rows.get(FENCE).await?;
         let store = self.head_of(fence.as_ref())?;
         let witnessed = self.replay_into_memory(&lines)?;
+        // Said again, now that it is verified: two witnesses at once tell the one what the other knew. Where they cannot be
+        // told, they are with the next line.
+        if let Some(last) = lines.last() {
+            let _ = self.witness.remember(vec![last.clone()]).await;
+        }
         self.set_witnessed(witnessed.number);
         if store.number < witnessed.number {
             return Err(RolledBack::Store.into());

@@ -181,7 +181,8 @@ impl Inner {
 /// enrolment that comes meanwhile keeps the rows.
 pub(crate) async fn delete_all(inner: &Inner, tag: &Tag) -> Result<()> {
     let range = Range::prefix(&[ROWS, &tag[..]].concat());
-    for _ in 0..ATTEMPTS {
+    let mut lost = 0_usize;
+    while lost < ATTEMPTS {
         let subject = inner.read_subject(tag, &[]).await?;
         let entry = inner.tree.entry(&subject.found)?;
         if entry.is_some_and(|entry| !entry.keys.is_empty() || entry.hold.is_some()) {
@@ -196,8 +197,10 @@ pub(crate) async fn delete_all(inner: &Inner, tag: &Tag) -> Result<()> {
         if page.next.is_none() {
             batch.delete(&head_name(tag));
         }
-        if inner.rows.commit(batch).await? == Committed::Yes && page.next.is_none() {
-            return Ok(());
+        match inner.rows.commit(batch).await? {
+            Committed::Yes if page.next.is_none() => return Ok(()),
+            Committed::Yes => lost = 0,
+            Committed::Conflict => lost = lost.saturating_add(1),
         }
     }
     Err(Error::Busy)

@@ -95,6 +95,7 @@ fn apply(entry: &mut Entry, event: &Event) -> Result<()> {
             if let Some(newest) = entry.meta.generations.last_mut() {
                 newest.purposes.entry(*purpose).or_default().withdrawn = Some(*due);
             }
+            entry.withdraw_before(*purpose, *due);
         }
         Event::Held { .. } => {
             let serial = crate::crypto::random()?;

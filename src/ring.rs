@@ -5,6 +5,7 @@
 //! beside it. [`Vault::retire_keys`] ends what is still under a former key. Each is one commit, and every process goes over
 //! to it when it next reads a subject, at the latest within the vault's bound where [`Vault::watch`] runs.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use zeroize::Zeroizing;
@@ -15,9 +16,10 @@ use crate::crypto::{self, Prf};
 use crate::error::{Denied, Error, Malformed, Misuse, Result, RolledBack, Unsupported};
 use crate::journal::{Event, FENCE};
 use crate::key::{Blind, Secret, Signing, Stage, Token};
-use crate::log::{Action, Count};
+use crate::log::{Action, Count, Entry};
 use crate::note::{VerifierKey, sign_note};
-use crate::store::{Batch, Committed, Versioned};
+use crate::shred::NOTES;
+use crate::store::{Batch, Committed, Key, Versioned};
 use crate::token::{self, Verified};
 use crate::tree::node::under_root;
 use crate::tree::{ATTEMPTS, Node, Path};
@@ -46,7 +48,7 @@ pub enum KeyKind {
 pub struct KeyInfo {
     /// What it is for.
     pub kind: KeyKind,
-    /// Which one: they count from 1, and no number is used again.
+    /// Which one: all keys of the vault count together, and no number is used again.
     pub number: u16,
     /// When it was made, in milliseconds since 1970.
     pub made_ms: i64,
@@ -88,12 +90,17 @@ struct Keyed<T> {
 pub(crate) struct Ring {
     /// What seals.
     pub(crate) suite: Suite,
+    /// The highest number that a key was given.
+    last: u16,
     tokens: Vec<Keyed<(Secret<Token>, Prf)>>,
     index: Vec<Keyed<Secret<Blind>>>,
     signing: Keyed<Secret<Signing>>,
     /// Public keys.
     former: Vec<Keyed<[u8; 32]>>,
 }
+
+/// What is written beside a change.
+type Beside<'a, T> = dyn Fn(&T) -> Option<(Key, Vec<u8>)> + Sync + 'a;
 
 fn token_key(secret: Secret<Token>) -> (Secret<Token>, Prf) {
     let prf = Prf::new(secret.expose());
@@ -105,11 +112,30 @@ impl Ring {
     pub(crate) fn fresh(suite: Suite, made_ms: i64) -> Result<Self> {
         Ok(Ring {
             suite,
+            last: 3,
             tokens: vec![Keyed { number: 1, made_ms, key: token_key(Secret::random()?) }],
-            index: vec![Keyed { number: 1, made_ms, key: Secret::random()? }],
-            signing: Keyed { number: 1, made_ms, key: Secret::random()? },
+            index: vec![Keyed { number: 2, made_ms, key: Secret::random()? }],
+            signing: Keyed { number: 3, made_ms, key: Secret::random()? },
             former: Vec::new(),
         })
+    }
+
+    /// For a store that was restored from before changes of which the journal knows: which keys those were nobody can
+    /// say, so all are made anew, and none of then is believed. `None` where nothing was lost.
+    fn anew(&mut self, last: u16, made_ms: i64) -> Result<Option<()>> {
+        if self.last >= last {
+            return Ok(None);
+        }
+        let mut next = || {
+            self.last = self.last.max(last).checked_add(1).ok_or(Misuse::TooLarge)?;
+            Ok::<_, Error>(self.last)
+        };
+        let (token, index, signing) = (next()?, next()?, next()?);
+        self.tokens = vec![Keyed { number: token, made_ms, key: token_key(Secret::random()?) }];
+        self.index = vec![Keyed { number: index, made_ms, key: Secret::random()? }];
+        self.signing = Keyed { number: signing, made_ms, key: Secret::random()? };
+        self.former.clear();
+        Ok(Some(()))
     }
 
     pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
@@ -117,6 +143,7 @@ impl Ring {
         let mut out = Zeroizing::new(Vec::with_capacity(MAX_KEYS.saturating_mul(3 * 42).saturating_add(64)));
         out.put_u8(1);
         out.put_u8(self.suite.number());
+        out.put_u16(self.last);
         put_list(&mut out, self.tokens.iter().map(|made| (made.number, made.made_ms, made.key.0.expose())));
         put_list(&mut out, self.index.iter().map(|made| (made.number, made.made_ms, made.key.expose())));
         put_list(&mut out, [(self.signing.number, self.signing.made_ms, self.signing.key.expose())]);
@@ -129,7 +156,7 @@ impl Ring {
         if r.u8()? != 1 {
             return Err(Unsupported::Version.into());
         }
-        let suite = Suite::from_number(r.u8()?)?;
+        let (suite, last) = (Suite::from_number(r.u8()?)?, r.u16()?);
         let tokens = take_list(&mut r, |key| secret(key).map(token_key))?;
         let index = take_list(&mut r, secret)?;
         let mut signing = take_list(&mut r, secret)?;
@@ -139,7 +166,7 @@ impl Ring {
             return Err(Malformed::Length.into());
         }
         let signing = signing.pop().ok_or(Malformed::Length)?;
-        Ok(Ring { suite, tokens, index, signing, former })
+        Ok(Ring { suite, last, tokens, index, signing, former })
     }
 
     /// The key of new tokens, with its number.
@@ -167,9 +194,17 @@ impl Ring {
         &self.signing.key
     }
 
+    pub(crate) fn sign(&self, origin: &str, text: &str) -> Result<String> {
+        sign_note(origin, self.signing.key.expose(), text)
+    }
+
+    pub(crate) fn verifier(&self, origin: &str) -> Result<VerifierKey> {
+        VerifierKey::of(origin, self.signing.key.expose())
+    }
+
     /// The keys that verify notes, the newest first.
     pub(crate) fn verifiers(&self, origin: &str) -> Result<Vec<VerifierKey>> {
-        let own = VerifierKey::of(origin, self.signing.key.expose());
+        let own = self.verifier(origin);
         let former = self.former.iter().rev().map(|made| VerifierKey::new(origin, made.key));
         std::iter::once(own).chain(former).collect()
     }
@@ -196,26 +231,24 @@ impl Ring {
     /// The same with a new key, and the note of both where it signs.
     fn change(&mut self, kind: KeyKind, now_ms: i64, origin: &str) -> Result<KeyChange> {
         let room = |keys: usize| if keys < MAX_KEYS { Ok(()) } else { Err(Error::from(Misuse::TooLarge)) };
-        let after = |number: u16| number.checked_add(1).ok_or(Misuse::TooLarge);
-        let (number, note) = match kind {
+        let number = self.last.checked_add(1).ok_or(Misuse::TooLarge)?;
+        let note = match kind {
             KeyKind::Tokens => {
                 room(self.tokens.len())?;
-                let number = after(self.token()?.0)?;
                 self.tokens.push(Keyed { number, made_ms: now_ms, key: token_key(Secret::random()?) });
-                (number, None)
+                None
             }
             KeyKind::Index => {
                 // Two: what the shop looks a value up by.
                 if self.index.len() > 1 {
                     return Err(Misuse::FormerKey.into());
                 }
-                let number = after(self.index.last().map_or(0, |made| made.number))?;
                 self.index.push(Keyed { number, made_ms: now_ms, key: Secret::random()? });
-                (number, None)
+                None
             }
             KeyKind::Signing => {
                 room(self.former.len())?;
-                let (old, number) = (&self.signing, after(self.signing.number)?);
+                let old = &self.signing;
                 let key = Secret::<Signing>::random()?;
                 let verifier = VerifierKey::of(origin, key.expose())?;
                 let text = format!("{origin}/key-change\nnumber: {number}\nkey: {verifier}\n");
@@ -225,9 +258,10 @@ impl Ring {
                 let public = crypto::public_key(old.key.expose());
                 self.former.push(Keyed { number: old.number, made_ms: old.made_ms, key: public });
                 self.signing = Keyed { number, made_ms: now_ms, key };
-                (number, Some(note))
+                Some(note)
             }
         };
+        self.last = number;
         let key = KeyInfo { kind, number, made_ms: now_ms, current: true };
         Ok(KeyChange { key, note })
     }
@@ -287,7 +321,7 @@ impl Vault {
     ///
     /// None that is expected: the name is made by the vault.
     pub fn verifier_key(&self) -> Result<VerifierKey> {
-        VerifierKey::of(&self.0.origin(), self.0.ring().signing().expose())
+        self.0.ring().verifier(&self.0.origin())
     }
 
     /// The same with the former keys, the one that signs first: older notes are under those.
@@ -313,14 +347,18 @@ impl Vault {
     pub async fn change_key(&self, kind: KeyKind, actor: &Actor, ground: &Ground) -> Result<KeyChange> {
         let inner = &self.0;
         let (now, origin) = (inner.clock.wall(), inner.origin());
-        let change = inner.change_ring(|ring| ring.change(kind, now, &origin).map(Some)).await?;
-        let change = change.ok_or(Error::Busy)?;
-        if kind == KeyKind::Signing {
-            // So that the newest checkpoint is under the newest key.
-            inner.checkpoint().await?;
-        }
         let entry = inner.entry_by(Action::ChangeKey, actor, ground)?;
-        inner.log(entry.counting(Count::Key, change.key.number.into())).await?;
+        // The note of both keys is kept with the change: nobody can make it again.
+        let note = |change: &KeyChange| {
+            let name = [NOTES, b"key", &change.key.number.to_be_bytes()[..]].concat();
+            change.note.clone().map(|note| (name, note.into_bytes()))
+        };
+        let change = |ring: &mut Ring| ring.change(kind, now, &origin).map(Some);
+        let change = inner.change_ring(&entry, &note, change).await?.ok_or(Error::Busy)?;
+        if kind == KeyKind::Signing {
+            // So that the newest checkpoint is under the newest key. It is done, whatever becomes of that.
+            drop(inner.checkpoint().await);
+        }
         Ok(change)
     }
 
@@ -335,17 +373,22 @@ impl Vault {
     /// [revoke](Self::revoke) them first; what the store says.
     pub async fn retire_keys(&self, kind: KeyKind, actor: &Actor, ground: &Ground) -> Result<usize> {
         let inner = &self.0;
-        if kind == KeyKind::Tokens {
-            let newest = inner.ring().token()?.0;
-            if self.tokens().await?.iter().any(|token| token.key < newest) {
-                return Err(Misuse::InUse.into());
-            }
+        inner.catch_up().await?;
+        let newest = inner.ring().token()?.0;
+        // Nobody issues under a former key any more: an issue expects the fence row that the change has written.
+        if kind == KeyKind::Tokens && self.tokens().await?.iter().any(|token| token.key < newest) {
+            return Err(Misuse::InUse.into());
         }
-        let retire = |ring: &mut Ring| Ok(Some(ring.retire(kind)).filter(|count| *count > 0));
-        let count = inner.change_ring(retire).await?.unwrap_or(0);
-        inner.wait_out_bound().await;
+        let retire = |ring: &mut Ring| {
+            if kind == KeyKind::Tokens && ring.token()?.0 != newest {
+                // Changed again meanwhile: what is alive under the key that was the newest was not looked at.
+                return Err(Error::Busy);
+            }
+            Ok(Some(ring.retire(kind)).filter(|count| *count > 0))
+        };
         let entry = inner.entry_by(Action::RetireKeys, actor, ground)?;
-        inner.log(entry.counting(Count::Records, u64::try_from(count).unwrap_or(u64::MAX))).await?;
+        let count = inner.change_ring(&entry, &|_| None, retire).await?.unwrap_or(0);
+        inner.wait_out_bound().await;
         Ok(count)
     }
 
@@ -362,8 +405,9 @@ impl Vault {
             ring.suite = suite;
             Ok(other.then_some(()))
         };
-        inner.change_ring(change).await?;
-        inner.log(inner.entry_by(Action::ChangeKey, actor, ground)?).await
+        let entry = inner.entry_by(Action::ChangeKey, actor, ground)?;
+        inner.change_ring(&entry, &|()| None, change).await?;
+        Ok(())
     }
 
     /// Replaces the root: a fresh one from the keeper, under a wrapping key of its own. Every shred and expiry does so
@@ -376,6 +420,7 @@ impl Vault {
     pub async fn replace_root(&self, actor: &Actor, ground: &Ground) -> Result<RootReceipt> {
         let inner = &self.0;
         let _one_at_a_time = inner.maintenance.lock().await;
+        inner.catch_up().await?;
         inner.advance_time().await?;
         inner.tree.settle_keeper(&inner.journal).await?;
         let at_ms = inner.clock.wall();
@@ -392,9 +437,9 @@ impl Inner {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Signs by the key that signs now.
+    /// Signs by the key that signs, as far as this process has [caught up](Self::catch_up).
     pub(crate) fn sign(&self, text: &str) -> Result<String> {
-        sign_note(&self.origin(), self.ring().signing().expose(), text)
+        self.ring().sign(&self.origin(), text)
     }
 
     /// What a token says, by whichever of the keys it was issued under. One that is newer than this process knows is
@@ -420,24 +465,22 @@ impl Inner {
         }
     }
 
-    /// After a recover: a restored store has the keys of then, of which the journal refuses some.
-    pub(crate) async fn raise_token_keys(&self) -> Result<()> {
-        let (from, now_ms) = (self.journal.with(|state| state.tokens_from), self.clock.wall());
-        let raise = |ring: &mut Ring| {
-            if ring.token()?.0 >= from {
-                return Ok(None);
-            }
-            ring.tokens = vec![Keyed { number: from, made_ms: now_ms, key: token_key(Secret::random()?) }];
-            Ok(Some(()))
-        };
-        self.change_ring(raise).await?;
+    /// After a recover: a restored store has the keys of then.
+    pub(crate) async fn keys_anew(&self, entry: &Entry) -> Result<()> {
+        let (last, now_ms) = (self.journal.with(|state| state.last_key), self.clock.wall());
+        self.change_ring(entry, &|()| None, |ring| ring.anew(last, now_ms)).await?;
         Ok(())
     }
 
     /// Takes over what another process has changed.
     pub(crate) async fn refresh_ring(&self) -> Result<()> {
-        use std::sync::atomic::Ordering;
-        let changed = self.journal.with(|state| state.keys);
+        let changed = || self.journal.with(|state| state.keys);
+        if self.ring_seen.load(Ordering::Acquire) >= changed() {
+            return Ok(());
+        }
+        // One after the other: an answer that comes late must not put back what a later one has brought.
+        let _one_at_a_time = self.refreshing.lock().await;
+        let changed = changed();
         if self.ring_seen.load(Ordering::Acquire) >= changed {
             return Ok(());
         }
@@ -456,8 +499,14 @@ impl Inner {
         Ok((path, ring, rows))
     }
 
-    /// Changes the keys in one commit, with an event that tells other processes; `None` where there is nothing to change.
-    async fn change_ring<T>(&self, change: impl Fn(&mut Ring) -> Result<Option<T>>) -> Result<Option<T>> {
+    /// Changes the keys in one commit, with an event that tells other processes, the log entry, and a row beside them;
+    /// `None` where there is nothing to change.
+    async fn change_ring<T>(
+        &self,
+        entry: &Entry,
+        beside: &Beside<'_, T>,
+        change: impl Fn(&mut Ring) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
         for _ in 0..ATTEMPTS {
             let asked = self.journal.known();
             let (path, mut ring, [row, fence]) = self.read_ring().await?;
@@ -465,14 +514,18 @@ impl Inner {
             let Some(changed) = change(&mut ring)? else { return Ok(None) };
             let mut batch = Batch::new()?;
             self.tree.put_under_root(&path, under_root::RING, row.as_ref(), &ring.encode(), &mut batch)?;
-            let event = Event::Keys { tokens_from: ring.tokens_from() };
+            if let Some((name, value)) = beside(&changed) {
+                batch.put(&name, value);
+            }
+            let event = Event::Keys { tokens_from: ring.tokens_from(), last: ring.last };
             let lines = match self.journal.stage(&mut batch, fence.as_ref(), &[event]) {
                 Err(Error::Busy) => continue,
                 lines => lines?,
             };
-            if self.rows.commit(batch).await? == Committed::Yes {
+            if self.lane.commit(batch, std::slice::from_ref(entry)).await? == Committed::Yes {
                 self.journal.committed(&lines)?;
-                self.refresh_ring().await?;
+                // It is changed, whatever becomes of the rest: that is made good by whatever comes next.
+                let _ = self.refresh_ring().await;
                 self.journal.tell().await;
                 return Ok(Some(changed));
             }

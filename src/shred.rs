@@ -60,7 +60,7 @@ pub struct SettleReceipt {
     pub certificates: Vec<Certificate>,
 }
 
-const NOTES: &[u8] = b"N";
+pub(crate) const NOTES: &[u8] = b"N";
 
 /// The row of an expiry that is under way.
 const EXPIRY: &[u8] = b"E";
@@ -119,11 +119,12 @@ impl Vault {
         let inner = &self.0;
         let _one_at_a_time = inner.maintenance.lock().await;
         // A clock that is years ahead would end every grace, and what the law keeps with it.
+        inner.catch_up().await?;
         inner.advance_time().await?;
         inner.tree.settle_keeper(&inner.journal).await?;
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
         inner.sweep().await?;
-        let today = inner.today();
+        let (today, lines) = (inner.today(), inner.journal.known());
         let mut buckets: BTreeMap<Node, Due> = BTreeMap::new();
         let range = Range { start: DUE.to_vec(), end: due_name(today.plus(1), &[0; 16]) };
         for (name, _) in inner.rows.all(range).await? {
@@ -150,7 +151,7 @@ impl Vault {
         let left = inner.left(&removals.id).await?;
         if let Some((_, epoch_left, _)) = left {
             // So that it can be said of a backup whether it is older or newer than what was shredded.
-            inner.journal.record(&[Event::Shredded { day: today, epoch_left }]).await?;
+            inner.journal.record(&[Event::Shredded { day: today, epoch_left, lines }]).await?;
         }
         let mut entry = inner.entry_by(Action::Shred, actor, ground)?;
         entry = entry.counting(Count::Subjects, u64::try_from(subjects).unwrap_or(u64::MAX));
@@ -177,6 +178,7 @@ impl Vault {
         let inner = &self.0;
         let _one_at_a_time = inner.maintenance.lock().await;
         // A clock that is years ahead would end the restore window.
+        inner.catch_up().await?;
         inner.advance_time().await?;
         let now = inner.clock.wall();
         inner.tree.retire_orphans(&inner.journal, now).await?;
@@ -230,6 +232,7 @@ impl Vault {
     pub async fn expire(&self, actor: &Actor, ground: &Ground) -> Result<ExpireReceipt> {
         let inner = &self.0;
         let _one_at_a_time = inner.maintenance.lock().await;
+        inner.catch_up().await?;
         inner.advance_time().await?;
         inner.tree.settle_keeper(&inner.journal).await?;
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
@@ -403,7 +406,11 @@ impl Inner {
         let _ = writeln!(text, "days {first} to {last}: {} keys destroyed", days.len());
         if let Some((_, epoch, at_ms)) = left {
             let _ = writeln!(text, "root epoch left: {epoch} at {}", rfc3339(at_ms));
-            let _ = writeln!(text, "unreadable after: {}", rfc3339(self.unreadable_after(at_ms)));
+            let _ = writeln!(
+                text,
+                "unreadable after, if settled by then: {}",
+                rfc3339(self.unreadable_after(at_ms))
+            );
         }
         let _ = writeln!(text, "keeper: {}", self.roots.erasure_class().label());
         self.sign(&text)

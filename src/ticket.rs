@@ -275,6 +275,10 @@ impl Inner {
         for ((number, _), key) in self.keys_of(subject, meta, tag, purpose, now)? {
             let mut shelves = BTreeMap::new();
             for day in days {
+                // It may have ended while this waited for the store, for this clock or for another process.
+                if *day < now.day() || self.journal.over(*day) {
+                    continue;
+                }
                 if let Some(day_key) = self.calendar.day(*day) {
                     shelves.insert(*day, Secret::combine(&day_key, &key));
                 }

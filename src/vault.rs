@@ -31,6 +31,7 @@ mod subject;
 
 pub use audit::LogReport;
 pub use open::Options;
+pub(crate) use open::RECOVERING;
 pub use settings::{RestoreWindow, Settings};
 pub(crate) use subject::Subject;
 
@@ -78,6 +79,8 @@ pub(crate) struct Inner {
     pub(crate) registry_seen: AtomicU64,
     /// The same of the ring.
     pub(crate) ring_seen: AtomicU64,
+    /// Registry and ring are read again by one task at a time.
+    pub(crate) refreshing: async_lock::Mutex<()>,
 }
 
 /// What could not be opened, in the log's buffer of causes.
@@ -274,7 +277,7 @@ impl Vault {
         let half = Duration::from_millis(u64::from(inner.settings.bound_ms) / 2);
         while inner.rows.shared() {
             let since = inner.now();
-            let fence = inner.journal.refresh().await?;
+            let fence = inner.catch_up().await?;
             // A primary that was replaced and does not know it still answers reads. It can commit nothing any more, where
             // commits wait for standbys.
             let mut beat = Batch::new()?;
@@ -282,7 +285,6 @@ impl Vault {
             if inner.lane.commit(beat, &[]).await? == Committed::Conflict {
                 continue;
             }
-            inner.refresh_ring().await?;
             // Only after what was read is in memory may others rely on it.
             *inner.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(since);
             inner.journal.complete().await?;

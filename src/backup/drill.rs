@@ -122,7 +122,10 @@ impl Vault {
     /// they were. `first` and `second` are empty stores, and are not used up: delete them, and the file, which hold all
     /// that the vault holds. `options` names the records and purposes that the vault serves.
     ///
-    /// Nothing of it reaches the vault's store, keeper or witness, but that a backup and a drill were made.
+    /// Nothing of it reaches the vault's store, keeper or witness, but that a backup and a drill were made. What is restored is
+    /// the vault of the backup's moment, in this process: whom the vault forgets while the drill goes on opens there to its end.
+    /// Where the vault's root is replaced meanwhile it fails with [`RolledBack::Store`](crate::error::RolledBack::Store): run
+    /// it again.
     ///
     /// # Errors
     ///
@@ -229,6 +232,7 @@ impl Vault {
             note: String::new(),
         };
         let text = self.text_of(&report, drill, began.wall, receipt.stays.len());
+        inner.catch_up().await?;
         report.note = inner.sign(&text)?;
         Ok(report)
     }

@@ -8,7 +8,7 @@ use crate::crypto;
 use crate::error::{BackupError, Error, Malformed, Result};
 use crate::keeper::{RootId, VaultId};
 use crate::note::{SignedNote, VerifierKey};
-use crate::vault::Inner;
+use crate::ring::Ring;
 
 /// A verified manifest: what one part of a backup holds. Its [`note`](Self::note) is to be kept beside the part, and is what
 /// an increment is made against.
@@ -65,6 +65,15 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Of a note that another one names by the hash of its text, which somebody has signed.
+    pub(super) fn believed(note: &str) -> Result<Self> {
+        SignedNote::parse(note)?;
+        let (text, _) = note.rsplit_once("\n\n").ok_or(BackupError::Foreign)?;
+        let mut manifest = Self::parse(&format!("{text}\n"))?;
+        note.clone_into(&mut manifest.note);
+        Ok(manifest)
+    }
+
     /// The signed note, with its signature.
     #[must_use]
     pub fn note(&self) -> &str {
@@ -84,8 +93,8 @@ impl Manifest {
             && self.parent.unwrap_or_default() == header.parent
     }
 
-    pub(super) fn sign(mut self, vault: &Inner) -> Result<Self> {
-        self.note = vault.sign(&self.text())?;
+    pub(super) fn sign(mut self, ring: &Ring) -> Result<Self> {
+        self.note = ring.sign(&crate::log::origin(&self.vault), &self.text())?;
         Ok(self)
     }
 

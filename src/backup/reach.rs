@@ -130,11 +130,18 @@ impl Vault {
         inner.log(inner.about_subject(&subject, inner.entry_by(Action::WhoCanRead, actor, ground)?)?).await?;
         let entry = inner.tree.entry(&subject.found)?.ok_or(Error::NotEnrolled)?;
         let now: BTreeSet<u16> = entry.keys.keys().map(|(_, purpose)| *purpose).collect();
-        // Unknown where a shred has cleared it.
-        let since = entry.meta.generations.iter().map(|generation| generation.enrolled_ms).min().unwrap_or(0);
+        // Unknown where a shred has cleared it, or a recover made it.
+        let enrolled = |generation: &crate::entry::Generation| {
+            if generation.serial == [0; 16] { 0 } else { generation.enrolled_ms }
+        };
+        let since = entry.meta.generations.iter().map(enrolled).min().unwrap_or(0);
+        // Clocks may be wrong by so much.
+        let since =
+            since.saturating_sub(i64::from(inner.settings.clock_jump_days).saturating_mul(86_400_000));
         let past = inner.past_of(&tag).await?;
         let copies = inner.copies().await?;
         let epoch = subject.found.path.root.epoch;
+        let today = epoch;
         let mut ways = Vec::new();
         for copy in copies {
             let Copy { source, epoch, made_before_ms, until_ms } = copy;
@@ -147,7 +154,10 @@ impl Vault {
                 .filter(|purpose| now.contains(purpose) || past.had(*purpose, epoch))
                 .map(PurposeId)
                 .collect();
-            if !purposes.is_empty() {
+            // An older copy under the root of today says more than the store only where keys were removed since.
+            let more =
+                epoch < today || source != Source::OlderCopy || purposes.iter().any(|p| !now.contains(&p.0));
+            if !purposes.is_empty() && more {
                 ways.push(CanRead { source, epoch, purposes, days_after: past.over(epoch), until_ms });
             }
         }
@@ -185,8 +195,11 @@ enum What {
 #[derive(Debug, Default)]
 struct Past {
     /// Since which day a shred destroys it, or has done so and nobody knows when.
-    due: BTreeMap<What, Day>,
+    /// With the journal's line that says so.
+    due: BTreeMap<What, (Day, u64)>,
     held: bool,
+    /// The line of each purpose's last withdrawal.
+    withdrawn: BTreeMap<u16, u64>,
     /// What was shredded: the last epoch that had it, and the journal's line that says so.
     gone: BTreeMap<What, (u64, u64)>,
     /// Days whose keys were destroyed, with the first epoch without them.
@@ -200,24 +213,27 @@ impl Past {
             Event::Root { epoch, .. } => self.epoch = self.epoch.max(*epoch),
             Event::DaysDestroyed { day } => self.days.push((*day, self.epoch)),
             Event::Forgot { tag: whose, due, keeps, .. } if whose == tag => {
-                self.due.insert(What::Rest, *due);
-                let kept = |(kept, until): &(u16, Day)| (What::Kept(*kept), until.plus(1).max(*due));
+                self.due.insert(What::Rest, (*due, number));
+                let kept =
+                    |(kept, until): &(u16, Day)| (What::Kept(*kept), (until.plus(1).max(*due), number));
                 self.due.extend(keeps.iter().map(kept));
             }
             Event::Undone { tag: whose, .. } if whose == tag => {
                 self.due.retain(|what, _| matches!(what, What::Withdrawn(_)));
             }
             Event::Withdrew { tag: whose, purpose, due, .. } if whose == tag => {
-                self.due.insert(What::Withdrawn(*purpose), *due);
+                self.withdrawn.insert(*purpose, number);
+                self.due.insert(What::Withdrawn(*purpose), (*due, number));
             }
             Event::Consented { tag: whose, purpose, .. } if whose == tag => {
                 self.due.remove(&What::Withdrawn(*purpose));
             }
             Event::Held { tag: whose, .. } if whose == tag => self.held = true,
             Event::Released { tag: whose, .. } if whose == tag => self.held = false,
-            Event::Shredded { day, epoch_left } if !self.held => {
+            Event::Shredded { day, epoch_left, lines } if !self.held => {
+                let is_done = |(_, (due, line)): &(What, (Day, u64))| due <= day && line <= lines;
                 let (done, due): (BTreeMap<_, _>, _) =
-                    std::mem::take(&mut self.due).into_iter().partition(|(_, due)| due <= day);
+                    std::mem::take(&mut self.due).into_iter().partition(is_done);
                 self.due = due;
                 self.gone.extend(done.into_keys().map(|what| (what, (*epoch_left, number))));
             }
@@ -226,7 +242,12 @@ impl Past {
                 let (back, gone): (BTreeMap<_, _>, _) =
                     std::mem::take(&mut self.gone).into_iter().partition(|(_, (_, line))| line > lines);
                 self.gone = gone;
-                self.due.extend(back.into_keys().map(|what| (what, Day(0))));
+                self.due.extend(back.into_keys().map(|what| (what, (Day(0), 0))));
+                // A consent after a lost withdrawal is lost for good: the withdrawal was done again.
+                let lost = self.withdrawn.iter().filter(|(_, line)| *line > lines);
+                self.due.extend(lost.map(|(purpose, _)| (What::Withdrawn(*purpose), (Day(0), 0))));
+                // Days may have come back too.
+                self.days.retain(|_| false);
             }
             _ => {}
         }
@@ -270,10 +291,10 @@ impl Inner {
         let mut copies = Vec::new();
         for epoch in epochs {
             let left_ms = retired.get(&epoch).map(|retired| retired.at_ms);
-            let until_ms = (epoch < current).then(|| self.unreadable_after(left_ms.unwrap_or(now)));
-            if epoch < current {
-                copies.push(Copy { source: Source::OlderCopy, epoch, made_before_ms: left_ms, until_ms });
-            }
+            // Where nobody has settled in time: from now on at the soonest.
+            let until_ms = (epoch < current).then(|| self.unreadable_after(left_ms.unwrap_or(now)).max(now));
+            // Under the root of today too: keys may have been removed that an older copy has.
+            copies.push(Copy { source: Source::OlderCopy, epoch, made_before_ms: left_ms, until_ms });
             copies.extend(backups.iter().filter(|backup| backup.epoch == epoch).map(|backup| {
                 let KnownBackup { id, at_ms, kept_until, finished, .. } = *backup;
                 let source = Source::Backup { id, at_ms, kept_until, finished };

@@ -79,6 +79,8 @@ pub(crate) enum Event {
     /// The keys of the vault have changed. Tokens under a key before this number are refused.
     Keys {
         tokens_from: u16,
+        /// The highest number that a key was given.
+        last: u16,
     },
     /// A backup is about to leave the store.
     BackupBegun {
@@ -92,10 +94,12 @@ pub(crate) enum Event {
     BackupDone {
         id: [u8; 16],
     },
-    /// What was due up to a day is under no root after the one that was left.
+    /// What was due up to a day, by the lines that a shred had read when it began, is under no root after the one that was
+    /// left.
     Shredded {
         day: Day,
         epoch_left: u64,
+        lines: u64,
     },
     /// A copy of the store that had so many lines was put right: what was shredded after them may have been in it again,
     /// until the next shred.
@@ -196,9 +200,10 @@ impl Event {
                 out.put_u32(*version);
             }
             Event::Registry => out.put_u8(18),
-            Event::Keys { tokens_from } => {
+            Event::Keys { tokens_from, last } => {
                 out.put_u8(19);
                 out.put_u16(*tokens_from);
+                out.put_u16(*last);
             }
             Event::BackupBegun { id, at_ms, epoch, kept_until } => {
                 out.put_u8(30);
@@ -211,10 +216,11 @@ impl Event {
                 out.put_u8(31);
                 out.put(id);
             }
-            Event::Shredded { day, epoch_left } => {
+            Event::Shredded { day, epoch_left, lines } => {
                 out.put_u8(32);
                 out.put_u16(day.number());
                 out.put_u64(*epoch_left);
+                out.put_u64(*lines);
             }
             Event::Restored { lines } => {
                 out.put_u8(33);
@@ -260,7 +266,7 @@ impl Event {
             16 => Event::Checkpoint { number: r.u64()?, hash: r.array()? },
             17 => Event::Notice { purpose: r.u16()?, version: r.u32()? },
             18 => Event::Registry,
-            19 => Event::Keys { tokens_from: r.u16()? },
+            19 => Event::Keys { tokens_from: r.u16()?, last: r.u16()? },
             30 => Event::BackupBegun {
                 id: r.array()?,
                 at_ms: r.i64()?,
@@ -268,7 +274,7 @@ impl Event {
                 kept_until: Day(r.u16()?),
             },
             31 => Event::BackupDone { id: r.array()? },
-            32 => Event::Shredded { day: Day(r.u16()?), epoch_left: r.u64()? },
+            32 => Event::Shredded { day: Day(r.u16()?), epoch_left: r.u64()?, lines: r.u64()? },
             33 => Event::Restored { lines: r.u64()? },
             _ => return Err(Unsupported::Version.into()),
         };

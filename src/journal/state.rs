@@ -54,6 +54,8 @@ pub(crate) struct State {
     pub(crate) keys: u64,
     /// The oldest key of which tokens are accepted.
     pub(crate) tokens_from: u16,
+    /// The highest number that a key of the vault was given.
+    pub(crate) last_key: u16,
 }
 
 /// A day, or none yet.
@@ -69,7 +71,8 @@ impl State {
             | Event::Shredded { .. }
             | Event::Restored { .. } => {}
             Event::Registry => self.registry = self.registry.saturating_add(1),
-            Event::Keys { tokens_from } => {
+            Event::Keys { tokens_from, last } => {
+                self.last_key = self.last_key.max(*last);
                 self.keys = self.keys.saturating_add(1);
                 self.tokens_from = self.tokens_from.max(*tokens_from);
             }

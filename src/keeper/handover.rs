@@ -8,8 +8,11 @@ use crate::error::KeeperError;
 /// 1. Open the vault in **all** processes with a handover instead of the keeper (one that has only `from` would not find the
 ///    new roots).
 /// 2. [`replace_root`](crate::Vault::replace_root), or wait for the next shred: from then on the root lies with `to`.
-/// 3. [`settle`](crate::Vault::settle) as usual. When [`remaining`](Self::remaining) says 0, which takes the restore window,
-///    open the vault with `to` alone. [`coverage`](crate::Vault::coverage) shows that everything opens under a root of `to`.
+/// 3. [`settle`](crate::Vault::settle) as usual. When it has returned without an error and [`remaining`](Self::remaining) says 0
+///    after it, which takes the restore window, open the vault with `to` alone.
+///
+/// **Not before.** To a vault that is opened with `to` alone, a root that `from` still holds is one that is gone: it would
+/// certify its destruction, under the class of `to`.
 ///
 /// Each step may be repeated and interrupted anywhere. Once a root of `to` has been activated and the last but one of `from`
 /// is to be destroyed, `from` gets a root that wraps nothing and is active for ever: it cannot be gone back to. What is left

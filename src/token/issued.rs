@@ -7,7 +7,7 @@ use crate::actor::{Actor, ActorKind, Ground, SubjectId};
 use crate::clock::Day;
 use crate::crypto;
 use crate::error::{Denied, Error, Malformed, Result, Unsupported};
-use crate::journal::{Event, Revocation, State};
+use crate::journal::{Event, FENCE, Revocation, State};
 use crate::log::{Action, Outcome};
 use crate::purpose::{Purpose, PurposeId};
 use crate::record::Field;
@@ -132,14 +132,8 @@ impl Vault {
     ) -> Result<Token> {
         let inner = &self.0;
         inner.known::<P>()?;
-        inner.journal.refresh().await?;
-        inner.refresh_ring().await?;
-        inner.refuse_if_frozen()?;
         if lifetime > Duration::from_secs(inner.settings.max_token_s.into()) {
             return Err(Denied::Lifetime.into());
-        }
-        if inner.journal.with(|state| state.names(actor)) {
-            return Err(Denied::Revoked.into());
         }
         let now = inner.token_time(inner.clock.wall());
         let mut id: [u8; 16] = crypto::random()?;
@@ -158,23 +152,30 @@ impl Vault {
             subjects: (!scope.subjects.is_empty()).then_some(scope.subjects.as_slice()),
             fields: (!scope.fields.is_empty()).then_some(scope.fields.as_slice()),
         };
-        let ring = inner.ring();
-        let (key, prf) = ring.token()?;
-        let token = super::issue(prf, &inner.id, &claims)?;
-        let info = TokenInfo {
-            id,
-            purpose: PurposeId(P::NUMBER),
-            actor: actor.clone(),
-            expires,
-            issued_ms: now,
-            last_used_ms: None,
-            key,
-        };
         let actors = scope.issuer.iter().chain([actor]).cloned().collect();
         let entry = inner.entry(Action::Issue, Outcome::Done).by(actors)?.because(ground.clone());
         let entry = entry.for_purpose(P::NUMBER).under_token(id);
         for _ in 0..ATTEMPTS {
+            let fence = inner.catch_up().await?;
+            inner.refuse_if_frozen()?;
+            if inner.journal.with(|state| state.names(actor)) {
+                return Err(Denied::Revoked.into());
+            }
+            let ring = inner.ring();
+            let (key, prf) = ring.token()?;
+            let token = super::issue(prf, &inner.id, &claims)?;
+            let info = TokenInfo {
+                id,
+                purpose: PurposeId(P::NUMBER),
+                actor: actor.clone(),
+                expires,
+                issued_ms: now,
+                last_used_ms: None,
+                key,
+            };
             let mut batch = Batch::new()?;
+            // Whatever revokes, freezes or changes keys writes it.
+            batch.expect(FENCE, Expect::unchanged(fence.as_ref()));
             batch.expect(&token_name(&id), Expect::Absent);
             batch.put(&token_name(&id), info.encode());
             if inner.lane.commit(batch, std::slice::from_ref(&entry)).await? == Committed::Yes {

@@ -76,16 +76,20 @@ struct Before {
 
 impl Tree {
     /// The last commit of batches of which only the root is left: a fresh root, its children wrapped again under it, the
-    /// epoch moved. The store decides; the keeper follows.
+    /// epoch moved; where an epoch is named, that one only. The store decides; the keeper follows.
     pub(super) async fn replace_root(
         &self,
         journal: &Journal,
         now_ms: i64,
         complete: Vec<Complete>,
         orphans: Orphans,
+        only: Option<u64>,
     ) -> Result<Turn> {
         // After the phases, so that every child is seen as the last rotation has left it, or as a later one.
         let before = self.before(journal).await?;
+        if only.is_some_and(|epoch| epoch != before.epoch.epoch) {
+            return Ok(Turn::Again);
+        }
         // Beyond what the journal names too: two roots of one epoch would share a row, and neither would be destroyed.
         let named = journal.with(|state| state.epoch);
         let next = orphans.keys().copied().fold(before.epoch.epoch.max(named), u64::max).saturating_add(1);
@@ -140,7 +144,8 @@ impl Tree {
             let complete = self.complete(journal).await?;
             let row = self.rows.get(&Node::Root.name()).await?.ok_or(StoreError::Empty)?;
             let epoch = Epoch::decode(&row.value)?.epoch;
-            if self.replace_root(journal, now_ms, complete, Orphans::new()).await? == Turn::Done {
+            if self.replace_root(journal, now_ms, complete, Orphans::new(), Some(epoch)).await? == Turn::Done
+            {
                 return Ok(epoch);
             }
         }
@@ -203,7 +208,7 @@ impl Tree {
             if orphans.is_empty() && named <= epoch {
                 return Ok(());
             }
-            if self.replace_root(journal, now_ms, complete, orphans).await? == Turn::Done {
+            if self.replace_root(journal, now_ms, complete, orphans, None).await? == Turn::Done {
                 return Ok(());
             }
         }

@@ -247,7 +247,7 @@ impl Tree {
             if complete.is_empty() {
                 return Ok(());
             }
-            let done = self.replace_root(journal, now_ms(), complete, BTreeMap::new()).await?;
+            let done = self.replace_root(journal, now_ms(), complete, BTreeMap::new(), None).await?;
             attempts = if done == Turn::Done { 0 } else { attempts.saturating_add(1) };
             if attempts > ATTEMPTS {
                 return Err(Error::Busy);

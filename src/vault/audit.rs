@@ -62,7 +62,7 @@ impl Vault {
     /// log stands in the report.
     pub async fn verify_log(&self) -> Result<LogReport> {
         let inner = &self.0;
-        inner.journal.refresh().await?;
+        inner.catch_up().await?;
         let checkpoint = inner.journal.with(|state| state.checkpoint);
         let known = match checkpoint {
             Some((number, hash)) => Some(inner.heads_at(number, &hash).await?),
@@ -122,7 +122,7 @@ impl Inner {
                 lanes.push(Lane::decode(&row.value)?);
             }
             let heads = Heads::new(lanes)?;
-            let fence = self.journal.refresh().await?;
+            let fence = self.catch_up().await?;
             let number =
                 self.journal.with(|state| state.checkpoint.map_or(1, |(number, _)| number.saturating_add(1)));
             let text = heads.text(&self.id, self.clock.wall())?;

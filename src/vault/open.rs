@@ -30,6 +30,8 @@ use crate::witness::{Memory, Remembers, Witness};
 
 /// The name of the row that says what lies here.
 pub(crate) const CONFIG: &[u8] = b"c";
+/// The row that is there while a recover is under way.
+pub(crate) const RECOVERING: &[u8] = b"y";
 const FORMAT: &[u8] = b"customer-vault/v1";
 
 /// What a process serves: its records and purposes. Then [`create`](Self::create) or [`open`](Self::open).
@@ -136,6 +138,11 @@ impl Options {
     /// is done again, before anything opens, and shredded. Subjects and keys that were made after the copy are lost with
     /// it, and so are certificates of forgets that were not issued yet. A copy from before the last destroyed root cannot be recovered: that is what destroying it was for.
     ///
+    /// Interrupted, it is begun again: until it has come to its end, [`open`](Self::open) says
+    /// [`StoreError::Unfinished`]. Where the journal knows of changes of keys ([`Vault::change_key`]) that the copy has not,
+    /// the keys of tokens, indexes and signatures are all made anew, and no former one is believed. Tickets that were given
+    /// after the copy are not known any more: for an hour, `forget` may report none.
+    ///
     /// # Errors
     ///
     /// [`RolledBack::Gone`] where the copy's root is destroyed; [`KeeperError::Missing`] where there is
@@ -152,7 +159,11 @@ impl Options {
         if witness.remembers() == Remembers::Nothing {
             return Err(KeeperError::Missing.into());
         }
-        let opening = Opening::of(Rows::new(store), Roots::new(keeper), witness).await?;
+        let (rows, roots) = (Rows::new(store), Roots::new(keeper));
+        let config = Config::read_even_recovering(&rows).await?;
+        roots.bind(config.id).await?;
+        witness.bind(config.id).await?;
+        let opening = Opening::begin(config, rows, roots, witness).await?;
         self.replay(opening, Action::Recover, actor, ground).await
     }
 
@@ -164,6 +175,10 @@ impl Options {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Vault> {
+        // Until all of it is done, nobody opens the vault otherwise.
+        let mut batch = Batch::new()?;
+        batch.put(RECOVERING, vec![1]);
+        opening.rows.commit(batch).await?;
         let replayed = crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall()).await?;
         opening.journal.open().await?;
         // Where nothing was lost, another attempt may have written it back, and how much it was nobody knows any more.
@@ -171,15 +186,19 @@ impl Options {
         // Before the shred: what was shredded once may have come back with the copy.
         opening.journal.record(&[Event::Restored { lines }]).await?;
         let vault = self.start(opening).await?;
-        vault.0.raise_token_keys().await?;
+        vault.0.keys_anew(&vault.0.entry_by(Action::ChangeKey, actor, ground)?).await?;
         let entry = vault.0.entry_by(action, actor, ground)?.counting(Count::Records, replayed);
         vault.0.log(entry).await?;
-        vault.shred(actor, ground).await?;
-        match vault.expire(actor, ground).await {
-            // An operator has to confirm the time; days that are over are refused meanwhile.
-            Ok(_) | Err(Error::Halted(_)) => Ok(vault),
+        // Where the clock has jumped, an operator has to confirm the time first; all is fenced meanwhile.
+        let done = match vault.shred(actor, ground).await {
+            Ok(_) => vault.expire(actor, ground).await.map(drop),
             Err(why) => Err(why),
-        }
+        };
+        done.or_else(|why| if matches!(why, Error::Halted(_)) { Ok(()) } else { Err(why) })?;
+        let mut batch = Batch::new()?;
+        batch.delete(RECOVERING);
+        vault.0.rows.commit(batch).await?;
+        Ok(vault)
     }
 
     /// Everything that lies under the first root, in one commit.
@@ -229,6 +248,7 @@ impl Options {
             registry_seen: AtomicU64::new(journal.with(|state| state.registry)),
             // Read before the journal was: read again when it is first needed.
             ring_seen: AtomicU64::new(0),
+            refreshing: async_lock::Mutex::new(()),
             rows,
             roots,
             tree,
@@ -406,6 +426,14 @@ impl Config {
     }
 
     async fn read(rows: &Rows) -> Result<Self> {
+        if rows.get(RECOVERING).await?.is_some() {
+            return Err(StoreError::Unfinished.into());
+        }
+        Self::read_even_recovering(rows).await
+    }
+
+    /// For whoever goes on with a recover.
+    async fn read_even_recovering(rows: &Rows) -> Result<Self> {
         match rows.read(&[CONFIG.to_vec(), UNFINISHED.to_vec()]).await?.as_slice() {
             [_, Some(_)] => Err(StoreError::Unfinished.into()),
             [Some(row), None] => Config::decode(&row.value),

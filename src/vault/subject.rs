@@ -25,6 +25,14 @@ pub(crate) struct Subject {
 }
 
 impl Inner {
+    /// Takes in what other processes have done and changed, and gives the fence row as it was read.
+    pub(crate) async fn catch_up(&self) -> Result<Option<Versioned>> {
+        let fence = self.journal.refresh().await?;
+        self.refresh_registry().await?;
+        self.refresh_ring().await?;
+        Ok(fence)
+    }
+
     /// Reads a subject with its way, the fence row and some more, in one multi-key read, and takes in what other
     /// processes have done.
     pub(crate) async fn read_subject(&self, tag: &Tag, more: &[Key]) -> Result<Subject> {
@@ -94,7 +102,13 @@ impl Inner {
     /// Takes over what another process has added to the registry: a purpose that the law keeps must be known to whoever
     /// forgets.
     async fn refresh_registry(&self) -> Result<()> {
-        let grown = self.journal.with(|state| state.registry);
+        let grown = || self.journal.with(|state| state.registry);
+        if self.registry_seen.load(Ordering::Acquire) >= grown() {
+            return Ok(());
+        }
+        // One after the other: an answer that comes late must not put back what a later one has brought.
+        let _one_at_a_time = self.refreshing.lock().await;
+        let grown = grown();
         if self.registry_seen.load(Ordering::Acquire) >= grown {
             return Ok(());
         }

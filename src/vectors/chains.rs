@@ -51,10 +51,10 @@ fn journal_lines() {
         Event::Checkpoint { number: 1, hash: count(0x90) },
         Event::Notice { purpose: 2, version: 4 },
         Event::Registry,
-        Event::Keys { tokens_from: 3 },
+        Event::Keys { tokens_from: 4, last: 5 },
         Event::BackupBegun { id: count(0xA0), at_ms: NOW, epoch: 1, kept_until: Day(20_490) },
         Event::BackupDone { id: count(0xA0) },
-        Event::Shredded { day: Day(20_465), epoch_left: 1 },
+        Event::Shredded { day: Day(20_465), epoch_left: 1, lines: 19 },
         Event::Restored { lines: 20 },
     ];
     let mut batch = Batch::new().unwrap();

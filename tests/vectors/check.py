@@ -755,13 +755,13 @@ def event(data):
     elif kind == 17:
         out += [r.u16(), r.u32()]
     elif kind == 19:
-        out.append(r.u16())
+        out += [r.u16(), r.u16()]
     elif kind == 30:
         out += [r.take(16), r.i64(), r.u64(), r.u16()]
     elif kind == 31:
         out.append(r.take(16))
     elif kind == 32:
-        out += [r.u16(), r.u64()]
+        out += [r.u16(), r.u64(), r.u64()]
     elif kind == 33:
         out.append(r.u64())
     elif kind not in (0, 18):
@@ -1342,12 +1342,12 @@ def ring(data):
     """The keys that can be changed: the suite of new seals, then four lists by number."""
     r = Reader(data)
     same("version of the ring", r.u8(), 1)
-    suite, lists = r.u8(), []
+    suite, last, lists = r.u8(), r.u16(), []
     for _ in range(4):
         keys = {}
         for _ in range(r.u8()):
             number, _, key = r.u16(), r.i64(), r.take(32)
-            assert number > max(keys, default=-1)
+            assert max(keys, default=-1) < number <= last
             keys[number] = key
         lists.append(keys)
     r.end()
@@ -1359,8 +1359,8 @@ def check_vault(v):
     lookup, index, journal_key = (s.under_root(b"k%d" % i) for i in (1, 3, 7))
     suite, (token_keys, blind_keys, seeds, former) = ring(s.under_root(b"k2"))
     same("suite of new seals", suite, s.suite)
-    same("ring", [list(keys) for keys in (token_keys, blind_keys, seeds, former)], [[1], [1], [1], []])
-    token_key, seed = token_keys[1], seeds[1]
+    same("ring", [list(keys) for keys in (token_keys, blind_keys, seeds, former)], [[1], [2], [3], []])
+    token_key, seed = token_keys[1], seeds[3]
     public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     name, _, key = verifier(v["verifier_key"])
     same("public key", key.public_bytes_raw(), public)
