@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::keeper::{ErasureClass, Serves};
+use crate::store::Volume;
 use crate::vault::Vault;
 use crate::witness::Remembers;
 
@@ -24,6 +25,16 @@ pub enum Concern {
     /// There is no witness: an older store is not told from a newer one.
     #[error("there is no witness: a restored store is not told from a newer one")]
     NoWitness,
+    /// The keeper lies on the store's volume: whoever takes that disk, or an image of it, has both.
+    #[error("the keeper lies on the store's volume: whoever takes the disk has both")]
+    KeeperOnStoresVolume,
+    /// The witness lies on the store's volume: a restored disk brings back an older store with an older witness, and
+    /// nothing tells.
+    #[error("the witness lies on the store's volume: a restored disk brings back both, and nothing tells")]
+    WitnessOnStoresVolume,
+    /// The keeper's two copies lie on one volume: they are lost together.
+    #[error("the keeper's two copies lie on one volume: they are lost together")]
+    CopiesOnOneVolume,
     /// A database that speaks PostgreSQL's protocol and is another one: untested.
     #[error("a database that was not tested")]
     Untested,
@@ -80,6 +91,19 @@ impl Vault {
         let mut concerns = self.0.rows.doctor().await?;
         if self.0.journal.witness().remembers() == Remembers::Nothing {
             concerns.push(Concern::NoWitness);
+        }
+        let (store, keeper) = (self.0.rows.volumes(), self.0.roots.volumes());
+        let witness = self.0.journal.witness().volumes();
+        let shared = |volumes: &[Volume]| volumes.iter().any(|volume| store.contains(volume));
+        let twice = |(index, volume)| keeper.iter().skip(index).skip(1).any(|other| other == volume);
+        for (is_so, concern) in [
+            (shared(&keeper), Concern::KeeperOnStoresVolume),
+            (shared(&witness), Concern::WitnessOnStoresVolume),
+            (keeper.iter().enumerate().any(twice), Concern::CopiesOnOneVolume),
+        ] {
+            if is_so {
+                concerns.push(concern);
+            }
         }
         Ok(concerns)
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::error::StoreError;
-use crate::store::{Batch, CommitError, Key, Page, Range, Store, Versioned};
+use crate::store::{Batch, CommitError, Key, Page, Range, Store, Versioned, Volume};
 
 /// How a commit fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +230,10 @@ impl<S: Store> Store for FaultStore<S> {
 
     fn shared(&self) -> bool {
         self.0.store.shared()
+    }
+
+    fn volumes(&self) -> Vec<Volume> {
+        self.0.store.volumes()
     }
 }
 
