@@ -11,6 +11,8 @@ use crate::keeper::{Candidate, ErasureClass, Held, Keeper, RootId, RootKey, Vaul
 use crate::testing::KeeperFaults;
 use crate::witness::{Line, Witness};
 
+mod change_secret;
+mod copy;
 mod crash;
 mod shared;
 
