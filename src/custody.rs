@@ -108,3 +108,57 @@ impl Vault {
         Ok(concerns)
     }
 }
+
+#[cfg(all(test, feature = "redb", unix))]
+mod tests {
+    use std::path::Path;
+
+    use pollster::block_on;
+
+    use super::{Concern, Volume};
+    use crate::keeper::{FileKeeperOptions, FileSecret};
+    use crate::store::RedbStore;
+    use crate::testing::MemoryKeeper;
+    use crate::witness::NoWitness;
+
+    #[test]
+    fn the_vault_says_what_lies_on_one_volume() {
+        let name = format!("customer-vault-custody-{}", std::process::id());
+        let (here, there) = (std::env::temp_dir().join(&name), Path::new("/dev/shm").join(&name));
+        std::fs::create_dir_all(&here).unwrap();
+        let secret = || FileSecret::key([3; 32].into());
+        let said = |name: &str, options: FileKeeperOptions, path: &Path| {
+            block_on(async {
+                let store = RedbStore::create(here.join(format!("{name}.redb"))).unwrap();
+                let keeper = options.create(path, secret()).unwrap();
+                let vault = crate::Options::new().create(store, keeper.clone(), keeper).await.unwrap();
+                vault.doctor().await.unwrap()
+            })
+        };
+        let one = FileKeeperOptions::new;
+        let both = [Concern::KeeperOnStoresVolume, Concern::WitnessOnStoresVolume];
+        assert_eq!(said("a", one(), &here.join("a")), both);
+        let copies = [both.as_slice(), &[Concern::CopiesOnOneVolume]].concat();
+        assert_eq!(said("b", one().copy(here.join("b2")), &here.join("b")), copies);
+        if Volume::of(Path::new("/dev/shm")).is_none_or(|shm| Some(shm) == Volume::of(&here)) {
+            eprintln!("skipped: /dev/shm is no volume of its own");
+        } else {
+            std::fs::create_dir_all(&there).unwrap();
+            assert_eq!(said("c", one(), &there.join("c")), []);
+            // One copy there is one too many.
+            assert_eq!(said("d", one().copy(here.join("d2")), &there.join("d")), both);
+            assert_eq!(
+                said("e", one().copy(there.join("e2")), &there.join("e")),
+                [Concern::CopiesOnOneVolume]
+            );
+            std::fs::remove_dir_all(&there).unwrap();
+        }
+        block_on(async {
+            let store = RedbStore::create(here.join("f.redb")).unwrap();
+            let vault =
+                crate::Options::new().create(store, MemoryKeeper::new(), NoWitness::new()).await.unwrap();
+            assert_eq!(vault.doctor().await.unwrap(), [Concern::NoWitness], "who does not know says nothing");
+        });
+        std::fs::remove_dir_all(&here).unwrap();
+    }
+}

@@ -134,26 +134,29 @@ fn for_owner(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
-/// Whether somebody else can put back an older state: by the file's mode, as its owner, or by its folder.
+/// Whether somebody else can put back an older state: by the file's mode, as its owner, or by its folder. Where there is
+/// no file yet, by the folder.
 #[cfg(unix)]
-pub(super) fn exposed(file: &File, folder: &Path) -> io::Result<bool> {
+pub(super) fn exposed(file: Option<&File>, folder: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
-    let (file, folder) = (file.metadata()?, fs::metadata(folder)?);
     // Who runs this. Without /proc nobody can be asked, short of unsafe code.
     let me = fs::metadata("/proc/self").ok().map(|me| me.uid());
     let foreign = |owner: u32| owner != 0 && me.is_some_and(|me| me != owner);
+    if let Some(file) = file {
+        let file = file.metadata()?;
+        if file.mode() & 0o022 != 0 || foreign(file.uid()) {
+            return Ok(true);
+        }
+    }
     // In a sticky folder nobody takes another's file away. A group of one's own has the number of its user, by the
     // convention of Debian and Red Hat; their umask leaves new folders writable for it.
-    let mode = folder.mode();
-    let others = mode & 0o002 != 0 || mode & 0o020 != 0 && folder.gid() != folder.uid();
-    Ok(file.mode() & 0o022 != 0
-        || foreign(file.uid())
-        || foreign(folder.uid())
-        || others && mode & 0o1000 == 0)
+    let folder = fs::metadata(folder)?;
+    let others = folder.mode() & 0o002 != 0 || folder.mode() & 0o020 != 0 && folder.gid() != folder.uid();
+    Ok(foreign(folder.uid()) || others && folder.mode() & 0o1000 == 0)
 }
 
 #[cfg(not(unix))]
-pub(super) fn exposed(_file: &File, _folder: &Path) -> io::Result<bool> {
+pub(super) fn exposed(_file: Option<&File>, _folder: &Path) -> io::Result<bool> {
     Ok(false)
 }
 

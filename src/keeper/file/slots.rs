@@ -95,13 +95,14 @@ impl Slots {
     pub(super) fn look(&mut self, disk: &Disk, names: &Names) -> Result<Found> {
         *self = Slots::unknown();
         let file = match disk.open(&names.key) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(said(error).into()),
         };
-        if exposed(&file.file, &names.folder).map_err(said)? {
+        if exposed(file.as_ref().map(|file| &file.file), &names.folder).map_err(said)? {
             return Err(KeeperError::Exposed.into());
         }
+        let Some(file) = file else { return Ok(Found::default()) };
         let bytes = file.read(0, FILE.saturating_add(1)).map_err(said)?;
         // Of another length it is not ours, and must not be written over.
         let (first, second) = match bytes.split_at_checked(SLOT) {

@@ -34,7 +34,7 @@ impl Leaf {
     pub(super) fn read(&mut self, from: u64, limit: usize) -> Result<Vec<u8>, KeeperError> {
         let names = self.names.as_ref().map_err(|error| *error)?;
         let file = self.disk.open(&names.journal).map_err(said)?;
-        if from == 0 && exposed(&file.file, &names.folder).map_err(said)? {
+        if from == 0 && exposed(Some(&file.file), &names.folder).map_err(said)? {
             return Err(KeeperError::Exposed);
         }
         let bytes = file.read(from, limit).map_err(said)?;

@@ -361,3 +361,39 @@ fn abuse_37_nothing_acknowledged_is_built_on_a_failed_sync() {
         }
     }
 }
+
+/// The first process is killed, or is told of a failed sync and killed; the next one goes on with what the cache shows, is
+/// killed too, and then the power fails.
+#[test]
+fn abuse_37_what_another_process_left_in_the_cache_is_written_again_before_it_is_built_on() {
+    for (name, change) in CHANGES {
+        let (operations, states) = measured(change);
+        for at in 0..operations {
+            for sync_failed in [false, true] {
+                for second in (0..8).map(Some).chain([None]) {
+                    let scene = Scene::new();
+                    if sync_failed {
+                        scene.faults.fail_once(at);
+                    }
+                    scene.faults.kill(at + usize::from(sync_failed));
+                    let acknowledged = change(&scene).is_ok();
+                    scene.faults.clear();
+                    drop(scene.keeper);
+                    if let Some(second) = second {
+                        scene.faults.kill(second);
+                    }
+                    let seen = scene.faults.open(scene.folder.key(), secret()).map(|keeper| view(&keeper));
+                    for seed in 0..2 {
+                        let left = Folder::new();
+                        scene.faults.power_failure(seed, &left.0).unwrap();
+                        let now = view(&reopen(&left.key()).unwrap());
+                        let case = format!("{name} at {at}, {sync_failed}, then {second:?}, {seed}");
+                        assert!(states.contains(&now), "{case}");
+                        assert!(!acknowledged || now == states[1], "{case}");
+                        assert!(second.is_some() || seen.as_ref() == Ok(&now), "{case}");
+                    }
+                }
+            }
+        }
+    }
+}
