@@ -118,10 +118,23 @@ pub(super) fn length(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
+const ZEROS: [u8; 4096] = [0; 4096];
+
 /// Up to the last byte that is not zero.
 pub(super) fn trimmed(bytes: &[u8]) -> &[u8] {
-    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
-    bytes.get(..end).unwrap_or_default()
+    let mut rest = bytes;
+    while let Some((before, page)) = rest.split_last_chunk()
+        && *page == ZEROS
+    {
+        rest = before;
+    }
+    let end = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
+    rest.get(..end).unwrap_or_default()
+}
+
+/// Looks no further than to the first byte that is not zero, or the page it is in.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(ZEROS.len()).all(|page| ZEROS.starts_with(page))
 }
 
 #[cfg(unix)]

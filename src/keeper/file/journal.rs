@@ -23,7 +23,7 @@
 
 use std::fs;
 
-use super::disk::{Disk, length, trimmed};
+use super::disk::{Disk, is_zero, length, trimmed};
 use super::place::{Names, blamed};
 use crate::crypto::{self, Prf};
 use crate::error::{Error, KeeperError, Result, Unsupported};
@@ -182,7 +182,7 @@ impl Journal {
         for leaf in &mut self.leaves {
             match leaf.read(from, TAG.saturating_add(4)) {
                 Ok(bytes) if bytes.starts_with(&self.tag) && !leaf.broken && !leaf.away => {
-                    more |= !trimmed(bytes.get(TAG..).unwrap_or_default()).is_empty();
+                    more |= !is_zero(bytes.get(TAG..).unwrap_or_default());
                 }
                 _ => return Ok(false),
             }
@@ -298,7 +298,7 @@ fn leaves(disk: &Disk, places: &[Result<Names, KeeperError>]) -> Vec<Leaf> {
 
 /// A journal by its beginning, or a file of which nothing was written.
 fn is_ours(bytes: &[u8]) -> bool {
-    bytes.starts_with(NAME) || trimmed(bytes).is_empty()
+    bytes.starts_with(NAME) || is_zero(bytes)
 }
 
 struct Scan {
@@ -319,7 +319,7 @@ fn scan(bytes: &[u8], mac: &Prf, vault: VaultId) -> Result<Scan> {
 fn follow(bytes: &[u8], mut good: usize, mut tag: Tag, known: u64, mac: &Prf) -> Result<Scan> {
     let (mut lines, mut last) = (Vec::new(), good);
     // Zeros to the end are room; they are cut off here, and not before: a tag may end with a zero.
-    while let Some(rest) = bytes.get(good..).filter(|rest| rest.iter().any(|byte| *byte != 0)) {
+    while let Some(rest) = bytes.get(good..).filter(|rest| !is_zero(rest)) {
         let there = known.saturating_add(count(&lines));
         match split(rest).filter(|append| append.fits(mac, &tag)) {
             Some(append) => {

@@ -25,7 +25,7 @@
 
 use std::io;
 
-use super::disk::{Disk, Open, exposed, length, said, trimmed};
+use super::disk::{Disk, Open, exposed, is_zero, length, said, trimmed};
 use super::format;
 use super::place::Names;
 use crate::error::{KeeperError, Result};
@@ -107,7 +107,7 @@ impl Slots {
         // Of another length it is not ours, and must not be written over.
         let (first, second) = match bytes.split_at_checked(SLOT) {
             Some((first, second)) if bytes.len() == FILE => (trimmed(first), trimmed(second)),
-            _ if bytes.len() < FILE && trimmed(&bytes).is_empty() => return Ok(Found::default()),
+            _ if bytes.len() < FILE && is_zero(&bytes) => return Ok(Found::default()),
             _ => return Err(KeeperError::Damaged.into()),
         };
         for (at, content) in [first, second].into_iter().enumerate() {
@@ -201,7 +201,7 @@ impl Slots {
         file.sync()?;
         let there = file.read(offset(at), SLOT)?;
         if there.get(..content.len()) != Some(content)
-            || !trimmed(there.get(content.len()..).unwrap_or_default()).is_empty()
+            || !is_zero(there.get(content.len()..).unwrap_or_default())
         {
             self.put(at, Slot::Other(SLOT));
             return Err(io::ErrorKind::InvalidData.into());
