@@ -122,6 +122,7 @@ mod tests {
     use crate::witness::NoWitness;
 
     #[test]
+    #[allow(clippy::print_stderr, reason = "what is skipped says so")]
     fn the_vault_says_what_lies_on_one_volume() {
         let name = format!("customer-vault-custody-{}", std::process::id());
         let (here, there) = (std::env::temp_dir().join(&name), Path::new("/dev/shm").join(&name));

@@ -240,6 +240,7 @@ impl Volume {
 }
 
 #[cfg(unix)]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
 fn device(there: &fs::Metadata) -> Option<u64> {
     Some(std::os::unix::fs::MetadataExt::dev(there))
 }

@@ -58,7 +58,7 @@ enum Slot {
 /// What is known of a key file.
 #[derive(Debug)]
 pub(super) struct Slots {
-    slots: [Slot; 2],
+    states: [Slot; 2],
     heads: [Vec<u8>; 2],
     /// A content that was prepared and does not count yet: in which slot, and how long.
     prepared: Option<(usize, usize)>,
@@ -67,7 +67,7 @@ pub(super) struct Slots {
 impl Slots {
     pub(super) fn unknown() -> Self {
         Slots {
-            slots: [Slot::Other(SLOT), Slot::Other(SLOT)],
+            states: [Slot::Other(SLOT), Slot::Other(SLOT)],
             heads: [Vec::new(), Vec::new()],
             prepared: None,
         }
@@ -75,12 +75,12 @@ impl Slots {
 
     /// Whether it is known which slot counts.
     pub(super) fn is_known(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot, Slot::Holds(_)))
+        self.states.iter().any(|slot| matches!(slot, Slot::Holds(_)))
     }
 
     /// Whether nothing is left to be done.
     pub(super) fn is_settled(&self) -> bool {
-        self.is_known() && self.slots.contains(&Slot::Zero)
+        self.is_known() && self.states.contains(&Slot::Zero)
     }
 
     /// Whether the file is still as this has left or found it. Within one boot a slot whose first byte is zero is all
@@ -150,7 +150,7 @@ impl Slots {
 
     /// Brings `new` to the disk, beside what counts.
     pub(super) fn prepare(&mut self, disk: &Disk, names: &Names, new: &[u8]) -> io::Result<()> {
-        let at = usize::from(matches!(self.slots, [Slot::Holds(_), _]));
+        let at = usize::from(matches!(self.states, [Slot::Holds(_), _]));
         let mut file = disk.open(&names.key)?;
         self.write(&mut file, at, new)?;
         self.prepared = Some((at, new.len()));
@@ -228,11 +228,11 @@ impl Slots {
     }
 
     fn slot(&self, at: usize) -> Slot {
-        self.slots.get(at).copied().unwrap_or(Slot::Other(SLOT))
+        self.states.get(at).copied().unwrap_or(Slot::Other(SLOT))
     }
 
     fn put(&mut self, at: usize, slot: Slot) {
-        if let Some(place) = self.slots.get_mut(at) {
+        if let Some(place) = self.states.get_mut(at) {
             *place = slot;
         }
     }

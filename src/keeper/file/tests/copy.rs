@@ -243,7 +243,7 @@ fn what_one_lacks_is_brought_to_it_and_never_the_other_way() {
         ("no key file", |_, path| fs::remove_file(path).unwrap()),
         ("no journal", |_, path| fs::remove_file(journal(path)).unwrap()),
         ("a damaged key file", |_, path| {
-            change_bytes(path, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 4))
+            change_bytes(path, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 4));
         }),
         ("an altered body", |_, path| {
             change_bytes(path, |bytes| {

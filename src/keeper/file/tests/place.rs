@@ -1,4 +1,5 @@
 //! The folder, the volume, and a disk that is really full.
+#![allow(clippy::print_stderr, reason = "what is skipped says so")]
 
 use super::*;
 
