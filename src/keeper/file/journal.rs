@@ -97,8 +97,7 @@ impl Journal {
         }
     }
 
-    /// A header that a crash left is written again, unless it is the same: a key file that names the vault may already
-    /// be on the disk, and must not meet half a header after the next crash.
+    /// With no line yet. Half a header that a crash left is written again.
     pub(super) fn create(
         disk: &Disk,
         places: &[Result<Names, KeeperError>],
@@ -114,7 +113,14 @@ impl Journal {
         header.put(&tag);
         let mut leaves = leaves(disk, places);
         for (index, leaf) in leaves.iter_mut().enumerate() {
-            leaf.begin(&header).map_err(|error| blamed(index, error))?;
+            let written = match leaf.read(0, HEADER) {
+                Err(KeeperError::Exposed) => Err(KeeperError::Exposed),
+                // A key file that names the vault may already be on the disk, and must not meet half a header after the
+                // next crash: the same bytes are written over it.
+                Ok(there) if there == header => leaf.write_again(&[(0, &header)]),
+                _ => leaf.replace(&header),
+            };
+            written.map_err(|error| blamed(index, error))?;
         }
         Ok(Journal { vault, mac, leaves, lines: Vec::new(), good: length(header.len()), tag })
     }
@@ -148,12 +154,19 @@ impl Journal {
             return Err(DAMAGED);
         }
         for (index, (leaf, found)) in leaves.iter_mut().zip(&found).enumerate() {
-            let from = match found {
-                Ok(_) if index == best => scan.last,
-                Ok((other, at)) if other.get(..at.good) == bytes.get(..at.good) => at.good.min(scan.last),
+            let all = bytes.get(..scan.good).unwrap_or_default();
+            let written = match found {
+                Ok((other, at)) if index == best || other.get(..at.good) == bytes.get(..at.good) => {
+                    let from = at.good.min(scan.last);
+                    let (header, appends) = (bytes.get(..HEADER), all.get(from..));
+                    leaf.write_again(&[
+                        (0, header.unwrap_or_default()),
+                        (length(from), appends.unwrap_or_default()),
+                    ])
+                }
                 // Another history: whoever mixes them loses one.
                 Ok(_) => return Err(KeeperError::Foreign.into()),
-                Err(DAMAGED | MISSING) => 0,
+                Err(DAMAGED | MISSING) => leaf.replace(all),
                 Err(FOREIGN_FILE) => return Err(DAMAGED),
                 Err(Error::Keeper(KeeperError::Io)) => {
                     leaf.away = true;
@@ -161,7 +174,6 @@ impl Journal {
                 }
                 Err(error) => return Err(*error),
             };
-            let written = leaf.bring(length(from), bytes.get(from..scan.good).unwrap_or_default());
             match written {
                 Err(error) if index == best => return Err(blamed(index, error).into()),
                 written => leaf.away = written.is_err(),
@@ -201,7 +213,8 @@ impl Journal {
             follow(first, TAG, self.tag, self.count(), &self.mac).map_err(super::wrapping::narrow)?;
         let last = first.get(scan.last..scan.good).unwrap_or_default();
         for (index, leaf) in self.leaves.iter_mut().enumerate() {
-            leaf.bring(from.saturating_add(length(scan.last)), last).map_err(|error| blamed(index, error))?;
+            leaf.write_again(&[(from.saturating_add(length(scan.last)), last)])
+                .map_err(|error| blamed(index, error))?;
         }
         self.lines.append(&mut scan.lines);
         self.good = from.saturating_add(length(scan.good));

@@ -133,11 +133,12 @@ impl Slots {
             _ => usize::from(format::number(first) > format::number(second)),
         };
         let (here, there) = if at == 0 { (first, second) } else { (second, first) };
-        let mut file = prepare(disk, names)?;
+        let mut file = prepare(disk, names, first.is_empty() && second.is_empty())?;
         if here == current && format::number(there).is_none() && *there != [FIRST] {
             self.set(at, Slot::Holds(current.len()), current);
         } else {
-            if there.is_empty() {
+            if format::number(there).is_none() && *there != [FIRST] {
+                self.overwrite(&mut file, other(at))?;
                 self.set(other(at), Slot::Other(SLOT), &[FIRST]);
                 file.write(offset(other(at)), &[FIRST])?;
                 self.set(other(at), Slot::Other(1), &[FIRST]);
@@ -253,21 +254,16 @@ fn offset(at: usize) -> u64 {
     if at == 0 { 0 } else { length(SLOT) }
 }
 
-/// The file in its full length. It is made where it is not there, and filled up where a crash has left it short.
-fn prepare(disk: &Disk, names: &Names) -> io::Result<Open> {
-    let there = disk.open(&names.key);
-    let is_new = there.is_err();
-    let mut file = match there {
+/// The file in its full length, with its name on the disk. Of one in which nothing was written yet nobody knows that
+/// either is.
+fn prepare(disk: &Disk, names: &Names, blank: bool) -> io::Result<Open> {
+    let mut file = match disk.open(&names.key) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => disk.open_or_create(&names.key)?,
         there => there?,
     };
-    let missing = length(FILE).saturating_sub(file.length()?);
-    if missing > 0 {
-        let zeros = vec![0; usize::try_from(missing).unwrap_or(FILE)];
-        file.write(length(FILE).saturating_sub(missing), &zeros)?;
+    if blank {
+        file.write(0, &vec![0; FILE])?;
         file.sync()?;
-    }
-    if is_new || missing > 0 {
         disk.sync_folder(&names.folder)?;
     }
     Ok(file)

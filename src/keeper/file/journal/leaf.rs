@@ -2,10 +2,9 @@
 //!
 //! The room is made in steps, ahead of its use, so that forgetting goes on for a while where the disk is full.
 
-use std::fs;
 use std::io;
 
-use super::HEADER;
+use super::{HEADER, NAME};
 use crate::error::{KeeperError, Result};
 use crate::keeper::file::disk::{Disk, Open, exposed, length, said, trimmed};
 use crate::keeper::file::place::Names;
@@ -42,21 +41,28 @@ impl Leaf {
         Ok(bytes)
     }
 
-    /// Makes it begin with `header`, and is durable where it returns `Ok`.
-    pub(super) fn begin(&mut self, header: &[u8]) -> Result<(), KeeperError> {
+    /// Makes it the journal of which these are all bytes; durable where it returns `Ok`. The header is written when all else
+    /// is on the disk: so whoever finds it can believe what follows it, except for the last append.
+    pub(super) fn replace(&mut self, bytes: &[u8]) -> Result<(), KeeperError> {
         let names = self.names.clone()?;
+        let (header, appends) = bytes.split_at_checked(HEADER).ok_or(KeeperError::Damaged)?;
         let work = |disk: &Disk| {
             let mut file = disk.open_or_create(&names.journal)?;
-            if file.read(0, HEADER)? != header {
-                file.write(0, header)?;
-            }
+            let mut unfinished = NAME.to_vec();
+            unfinished.resize(HEADER, 0);
+            unfinished.extend_from_slice(appends);
+            let there = usize::try_from(file.length()?).unwrap_or(usize::MAX);
+            unfinished.resize(unfinished.len().max(there), 0);
+            file.write(0, &unfinished)?;
             file.sync()?;
             disk.sync_folder(&names.folder)?;
+            file.write(0, header)?;
+            file.sync()?;
             Ok(file)
         };
         let mut file = work(&self.disk).map_err(said)?;
         // Not needed yet: a full disk is told when a line finds no room.
-        drop(make_room(&mut file, length(header.len())));
+        drop(make_room(&mut file, length(bytes.len())));
         self.file = Some(file);
         Ok(())
     }
@@ -74,35 +80,27 @@ impl Leaf {
         file.write(at, bytes).and_then(|()| file.sync()).map_err(said)
     }
 
-    /// Makes it read `bytes` from `at` on and then zeros, and is durable where it returns `Ok`.
-    pub(super) fn bring(&mut self, at: u64, bytes: &[u8]) -> Result<(), KeeperError> {
+    /// Writes these parts again, the last of which ends it, and zeros after it where there is anything else. Durable where
+    /// it returns `Ok`.
+    pub(super) fn write_again(&mut self, parts: &[(u64, &[u8])]) -> Result<(), KeeperError> {
         let names = self.names.clone()?;
-        let is_new = fs::symlink_metadata(&names.journal).is_err();
-        let end = at.saturating_add(length(bytes.len()));
         let work = |disk: &Disk| -> io::Result<Open> {
-            let mut file =
-                if is_new { disk.open_or_create(&names.journal)? } else { disk.open(&names.journal)? };
-            let tail = file.read(end, usize::MAX)?;
-            let tail = trimmed(&tail);
-            if !tail.is_empty() {
-                file.write(end, &vec![0; tail.len()])?;
+            let mut file = disk.open(&names.journal)?;
+            for (at, bytes) in parts.iter().filter(|(_, bytes)| !bytes.is_empty()) {
+                file.write(*at, bytes)?;
             }
-            if !bytes.is_empty() {
-                file.write(at, bytes)?;
+            if let Some((at, bytes)) = parts.last() {
+                let end = at.saturating_add(length(bytes.len()));
+                let tail = file.read(end, usize::MAX)?;
+                let tail = trimmed(&tail);
+                if !tail.is_empty() {
+                    file.write(end, &vec![0; tail.len()])?;
+                }
             }
-            if !bytes.is_empty() || !tail.is_empty() {
-                file.sync()?;
-            }
-            if is_new {
-                disk.sync_folder(&names.folder)?;
-            }
+            file.sync()?;
             Ok(file)
         };
-        let mut file = work(&self.disk).map_err(said)?;
-        if is_new {
-            drop(make_room(&mut file, end));
-        }
-        self.file = Some(file);
+        self.file = Some(work(&self.disk).map_err(said)?);
         Ok(())
     }
 

@@ -298,6 +298,32 @@ fn abuse_36_bringing_one_to_the_other_can_be_interrupted_and_the_power_can_fail(
     }
 }
 
+/// Its sync failed, and the process that was told so has died: the cache shows a copy that is not on the disk.
+#[test]
+fn abuse_37_a_copy_that_is_in_the_cache_alone_is_written_again() {
+    let scene = Scene::new();
+    let now = view(&scene.keeper);
+    let (made, _) = scene.left();
+    for at in 0..16 {
+        let (two, faults) = (Two { one: made.one.copy(), other: Folder::new() }, KeeperFaults::new());
+        let open = || faults.under(two.options()).open(two.one.key(), secret());
+        faults.fail_once(at);
+        faults.kill(at + 1);
+        drop(open());
+        faults.clear();
+        let keeper = open().unwrap();
+        let root = candidate(&keeper, 3);
+        drop(keeper);
+        for seed in 0..3 {
+            let left = Folder::new();
+            faults.power_failure(seed, &left.0).unwrap();
+            let copy = reopen(&left.path("c")).unwrap();
+            assert!(unwrap(&copy, &root).is_ok(), "failed at {at}, {seed}");
+            assert_eq!(recall(&copy), now.1, "failed at {at}, {seed}");
+        }
+    }
+}
+
 #[test]
 fn both_damaged_are_damage_and_an_older_one_beside_a_damaged_newer_one_is_not_taken() {
     let (older, newer, _, _) = older_and_newer();

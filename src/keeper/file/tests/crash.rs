@@ -1,5 +1,6 @@
 //! Every operation of every change, failed once, and the process ended there.
 
+use super::super::disk::is_zero;
 use super::super::slots::{FILE, SLOT};
 use super::*;
 
@@ -134,10 +135,14 @@ fn abuse_37_nothing_is_built_on_a_failed_append() {
     for at in 0..operations {
         let scene = Scene::new();
         scene.faults.fail_once(at);
-        remember(&scene.keeper, 3).unwrap_err();
+        let failed = Line { number: 3, bytes: vec![0xEE; 600] };
+        block_on(scene.keeper.remember(vec![failed])).unwrap_err();
         assert_eq!(recall(&scene.keeper), [line(1), line(2)]);
         let other = Line { number: 3, bytes: b"another".to_vec() };
         block_on(scene.keeper.remember(vec![other.clone()])).unwrap();
+        let bytes = fs::read(scene.folder.path("k.journal")).unwrap();
+        let left = bytes.windows(8).any(|part| part == [0xEE; 8]);
+        assert!(!left, "what failed at {at} is cleared away");
         remember(&scene.keeper, 4).unwrap();
         drop(scene.keeper);
         assert_eq!(recall(&reopen(&scene.folder.key()).unwrap()), [line(1), line(2), other, line(4)]);
@@ -292,6 +297,13 @@ fn counting(folder: &Folder) -> (usize, bool) {
     (usize::from(is_zero(first)), is_zero(first) || is_zero(second))
 }
 
+/// One slot is overwritten. The last byte of the overwriting is not waited for.
+fn one_is_gone(folder: &Folder) -> bool {
+    let bytes = fs::read(folder.key()).unwrap();
+    let (first, second) = bytes.split_at(SLOT);
+    [first, second].iter().any(|slot| is_zero(&slot[1..]))
+}
+
 #[test]
 fn the_slots_take_turns_and_the_old_one_is_overwritten() {
     for (name, change) in &CHANGES[..3] {
@@ -349,11 +361,7 @@ fn abuse_37_nothing_acknowledged_is_built_on_a_failed_sync() {
                 for seed in 0..6 {
                     let left = Folder::new();
                     scene.faults.power_failure(seed, &left.0).unwrap();
-                    // The last byte of the overwriting is not waited for.
-                    let bytes = fs::read(left.key()).unwrap();
-                    let (first, second) = bytes.split_at(SLOT);
-                    let is_gone = |slot: &[u8]| slot.iter().skip(1).all(|byte| *byte == 0);
-                    assert!(name != "destroy" || is_gone(first) || is_gone(second), "{name} at {at}");
+                    assert!(name != "destroy" || one_is_gone(&left), "{name} at {at}");
                     let now = view(&reopen(&left.key()).unwrap());
                     assert_eq!(now, states[1], "{name} at {at}, {seed}, reopened {reopened}");
                 }
@@ -386,11 +394,14 @@ fn abuse_37_what_another_process_left_in_the_cache_is_written_again_before_it_is
                     for seed in 0..2 {
                         let left = Folder::new();
                         scene.faults.power_failure(seed, &left.0).unwrap();
+                        let is_gone = one_is_gone(&left);
                         let now = view(&reopen(&left.key()).unwrap());
                         let case = format!("{name} at {at}, {sync_failed}, then {second:?}, {seed}");
                         assert!(states.contains(&now), "{case}");
                         assert!(!acknowledged || now == states[1], "{case}");
                         assert!(second.is_some() || seen.as_ref() == Ok(&now), "{case}");
+                        // Before opening it here has finished anything.
+                        assert!(second.is_some() || is_gone, "{case}");
                     }
                 }
             }
