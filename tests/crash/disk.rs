@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use customer_vault::error::{Erased, KeeperError, Misuse, StoreError};
+use customer_vault::error::{Erased, Misuse, StoreError};
 use customer_vault::keeper::{FileSecret, Keeper};
 use customer_vault::log::Action;
 use customer_vault::store::{MemoryStore, RedbStore, Store};

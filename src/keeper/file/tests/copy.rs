@@ -302,24 +302,27 @@ fn abuse_36_bringing_one_to_the_other_can_be_interrupted_and_the_power_can_fail(
 #[test]
 fn abuse_37_a_copy_that_is_in_the_cache_alone_is_written_again() {
     let scene = Scene::new();
+    remember(&scene.keeper, 2).unwrap();
     let now = view(&scene.keeper);
     let (made, _) = scene.left();
     for at in 0..16 {
-        let (two, faults) = (Two { one: made.one.copy(), other: Folder::new() }, KeeperFaults::new());
-        let open = || faults.under(two.options()).open(two.one.key(), secret());
-        faults.fail_once(at);
-        faults.kill(at + 1);
-        drop(open());
-        faults.clear();
-        let keeper = open().unwrap();
-        let root = candidate(&keeper, 3);
-        drop(keeper);
-        for seed in 0..3 {
-            let left = Folder::new();
-            faults.power_failure(seed, &left.0).unwrap();
-            let copy = reopen(&left.path("c")).unwrap();
-            assert!(unwrap(&copy, &root).is_ok(), "failed at {at}, {seed}");
-            assert_eq!(recall(&copy), now.1, "failed at {at}, {seed}");
+        for changed in [false, true] {
+            let (two, faults) = (Two { one: made.one.copy(), other: Folder::new() }, KeeperFaults::new());
+            let open = || faults.under(two.options()).open(two.one.key(), secret());
+            faults.fail_once(at);
+            faults.kill(at + 1);
+            drop(open());
+            faults.clear();
+            let keeper = open().unwrap();
+            let root = changed.then(|| candidate(&keeper, 3));
+            drop(keeper);
+            for seed in 0..3 {
+                let left = Folder::new();
+                faults.power_failure(seed, &left.0).unwrap();
+                let copy = reopen(&left.path("c")).unwrap();
+                assert!(root.as_ref().is_none_or(|root| unwrap(&copy, root).is_ok()), "{at}, {seed}");
+                assert_eq!(recall(&copy), now.1, "failed at {at}, {seed}");
+            }
         }
     }
 }

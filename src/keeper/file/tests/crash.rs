@@ -1,6 +1,6 @@
 //! Every operation of every change, failed once, and the process ended there.
 
-use super::super::disk::is_zero;
+use super::super::disk::{Asked, Disk, Gate, is_zero};
 use super::super::slots::{FILE, SLOT};
 use super::*;
 
@@ -407,4 +407,34 @@ fn abuse_37_what_another_process_left_in_the_cache_is_written_again_before_it_is
             }
         }
     }
+}
+
+/// A medium that takes every write, and keeps another.
+#[derive(Debug, Default)]
+struct Lying(std::sync::atomic::AtomicBool);
+
+impl Gate for Lying {
+    fn pass(&self, asked: &Asked<'_>) -> std::io::Result<()> {
+        if asked.operation == Operation::Sync && self.0.load(std::sync::atomic::Ordering::Relaxed) {
+            let mut bytes = fs::read(asked.path).unwrap();
+            for at in [300, SLOT + 300] {
+                bytes[at] ^= u8::from(bytes[at] != 0);
+            }
+            fs::write(asked.path, bytes).unwrap();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_does_not_read_back_as_it_was_written_does_not_count() {
+    let (folder, lying) = (Folder::new(), std::sync::Arc::new(Lying::default()));
+    let options = FileKeeperOptions::new().on(Disk::through(lying.clone()));
+    let keeper = options.create(folder.key(), secret()).unwrap();
+    bind(&keeper, VAULT).unwrap();
+    let root = candidate(&keeper, 0);
+    lying.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(block_on(keeper.candidate(1)).err(), Some(KeeperError::Io));
+    assert_eq!(held(&keeper).len(), 1);
+    assert!(unwrap(&keeper, &root).is_ok());
 }
