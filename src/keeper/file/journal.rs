@@ -363,6 +363,10 @@ fn header(bytes: &[u8], mac: &Prf, vault: VaultId) -> Result<Tag> {
     }
     let stated = VaultId(reader.array().map_err(|_| DAMAGED)?);
     let tag = reader.array().map_err(|_| DAMAGED)?;
+    // Not written to its end: what stands for the vault may be half of it.
+    if tag == [0; TAG] {
+        return Err(DAMAGED);
+    }
     if stated != vault {
         return Err(KeeperError::Foreign.into());
     }
