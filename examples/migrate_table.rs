@@ -26,7 +26,7 @@ mod server;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use customer_vault::keeper::{FileKeeper, FileSecret};
+use customer_vault::keeper::{FileKeeperOptions, FileSecret};
 use customer_vault::store::deadpool_postgres::tokio_postgres::Client;
 use customer_vault::store::{PostgresOptions, PostgresStore};
 use customer_vault::{Options, Vault};
@@ -65,10 +65,10 @@ async fn open(options: &PostgresOptions, keys: &Path, secret: FileSecret, create
     let store = PostgresStore::connect(options.clone()).await?;
     let records = Options::new().record::<Customer>();
     Ok(if create {
-        let keeper = FileKeeper::create_shared(keys, secret)?;
+        let keeper = FileKeeperOptions::new().shared().create(keys, secret)?;
         records.create(store, keeper.clone(), keeper).await?
     } else {
-        let keeper = FileKeeper::open_shared(keys, secret)?;
+        let keeper = FileKeeperOptions::new().shared().open(keys, secret)?;
         records.open(store, keeper.clone(), keeper).await?
     })
 }

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use customer_vault::error::KeeperError;
-use customer_vault::keeper::{FileKeeper, FileSecret};
+use customer_vault::keeper::{FileKeeper, FileKeeperOptions, FileSecret};
 use customer_vault::store::{RedbStore, Store};
 use customer_vault::{Options, Vault};
 use rand::TryRng as _;
@@ -109,7 +109,7 @@ async fn run() -> Fallible<()> {
         Place::Redb(dir) => {
             std::fs::create_dir_all(dir)?;
             let keys = arguments.keys.clone().unwrap_or_else(|| dir.join("shop.keys"));
-            let keeper = keeper(&keys, arguments.create, FileKeeper::create, FileKeeper::open)?;
+            let keeper = keeper(&keys, arguments.create, &FileKeeperOptions::new())?;
             let store = if arguments.create { RedbStore::open_or_create } else { RedbStore::open };
             let vault = open(store(dir.join("vault.redb"))?, keeper, arguments.create).await?;
             let rows = redb_rows(dir, &vault).await?;
@@ -121,8 +121,7 @@ async fn run() -> Fallible<()> {
             let options = PostgresOptions::new(url)?.table("shop_vault");
             let keys = arguments.keys.clone().unwrap_or_else(|| "shop.keys".into());
             // Shared: several of these processes may run on this host.
-            let (create, open_there) = (FileKeeper::create_shared, FileKeeper::open_shared);
-            let keeper = keeper(&keys, arguments.create, create, open_there)?;
+            let keeper = keeper(&keys, arguments.create, &FileKeeperOptions::new().shared())?;
             let store = PostgresStore::connect(options.clone()).await?;
             let vault = open(store, keeper, arguments.create).await?;
             let rows =
@@ -144,19 +143,14 @@ fn secret() -> Fallible<FileSecret> {
 }
 
 /// Opens the keeper. A creation that was interrupted has left one: it goes on with that.
-fn keeper<'a>(
-    keys: &'a Path,
-    create: bool,
-    make: fn(&'a Path, FileSecret) -> customer_vault::Result<FileKeeper>,
-    open: fn(&'a Path, FileSecret) -> customer_vault::Result<FileKeeper>,
-) -> Fallible<FileKeeper> {
+fn keeper(keys: &Path, create: bool, options: &FileKeeperOptions) -> Fallible<FileKeeper> {
     if create {
-        match make(keys, secret()?) {
+        match options.create(keys, secret()?) {
             Err(customer_vault::Error::Keeper(KeeperError::Exists)) => {}
             made => return Ok(made?),
         }
     }
-    Ok(open(keys, secret()?)?)
+    Ok(options.open(keys, secret()?)?)
 }
 
 /// Opens the vault. It is made only where that is asked for: a vault that is made anew because a path was mistyped would

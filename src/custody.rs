@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::keeper::{ErasureClass, Serves};
+use crate::store::Volume;
 use crate::vault::Vault;
 use crate::witness::Remembers;
 
@@ -30,6 +31,16 @@ pub enum Concern {
     /// Backups are kept longer than the restore window: the older ones open for nobody once the root was replaced.
     #[error("backups are kept longer than the restore window: the older ones open for nobody")]
     BackupsOutliveWindow,
+    /// The keeper lies on the store's volume: whoever takes that disk, or an image of it, has both.
+    #[error("the keeper lies on the store's volume: whoever takes the disk has both")]
+    KeeperOnStoresVolume,
+    /// The witness lies on the store's volume: a restored disk brings back an older store with an older witness, and
+    /// nothing tells.
+    #[error("the witness lies on the store's volume: a restored disk brings back both, and nothing tells")]
+    WitnessOnStoresVolume,
+    /// The keeper's two copies lie on one volume: they are lost together.
+    #[error("the keeper's two copies lie on one volume: they are lost together")]
+    CopiesOnOneVolume,
     /// A database that speaks PostgreSQL's protocol and is another one: untested.
     #[error("a database that was not tested")]
     Untested,
@@ -90,6 +101,74 @@ impl Vault {
         }
         self.0.catch_up().await?;
         concerns.extend(self.0.backup_concerns().await?);
+        let (store, keeper) = (self.0.rows.volumes(), self.0.roots.volumes());
+        let witness = self.0.journal.witness().volumes();
+        let shared = |volumes: &[Volume]| volumes.iter().any(|volume| store.contains(volume));
+        let twice = |(index, volume)| keeper.iter().skip(index).skip(1).any(|other| other == volume);
+        for (is_so, concern) in [
+            (shared(&keeper), Concern::KeeperOnStoresVolume),
+            (shared(&witness), Concern::WitnessOnStoresVolume),
+            (keeper.iter().enumerate().any(twice), Concern::CopiesOnOneVolume),
+        ] {
+            if is_so {
+                concerns.push(concern);
+            }
+        }
         Ok(concerns)
+    }
+}
+
+#[cfg(all(test, feature = "redb", unix))]
+mod tests {
+    use std::path::Path;
+
+    use pollster::block_on;
+
+    use super::{Concern, Volume};
+    use crate::keeper::{FileKeeperOptions, FileSecret};
+    use crate::store::RedbStore;
+    use crate::testing::MemoryKeeper;
+    use crate::witness::NoWitness;
+
+    #[test]
+    #[allow(clippy::print_stderr, reason = "what is skipped says so")]
+    fn the_vault_says_what_lies_on_one_volume() {
+        let name = format!("customer-vault-custody-{}", std::process::id());
+        let (here, there) = (std::env::temp_dir().join(&name), Path::new("/dev/shm").join(&name));
+        std::fs::create_dir_all(&here).unwrap();
+        let secret = || FileSecret::key([3; 32].into());
+        let said = |name: &str, options: FileKeeperOptions, path: &Path| {
+            block_on(async {
+                let store = RedbStore::create(here.join(format!("{name}.redb"))).unwrap();
+                let keeper = options.create(path, secret()).unwrap();
+                let vault = crate::Options::new().create(store, keeper.clone(), keeper).await.unwrap();
+                vault.doctor().await.unwrap()
+            })
+        };
+        let one = FileKeeperOptions::new;
+        let both = [Concern::KeeperOnStoresVolume, Concern::WitnessOnStoresVolume];
+        assert_eq!(said("a", one(), &here.join("a")), both);
+        let copies = [both.as_slice(), &[Concern::CopiesOnOneVolume]].concat();
+        assert_eq!(said("b", one().copy(here.join("b2")), &here.join("b")), copies);
+        if Volume::of(Path::new("/dev/shm")).is_none_or(|shm| Some(shm) == Volume::of(&here)) {
+            eprintln!("skipped: /dev/shm is no volume of its own");
+        } else {
+            std::fs::create_dir_all(&there).unwrap();
+            assert_eq!(said("c", one(), &there.join("c")), []);
+            // One copy there is one too many.
+            assert_eq!(said("d", one().copy(here.join("d2")), &there.join("d")), both);
+            assert_eq!(
+                said("e", one().copy(there.join("e2")), &there.join("e")),
+                [Concern::CopiesOnOneVolume]
+            );
+            std::fs::remove_dir_all(&there).unwrap();
+        }
+        block_on(async {
+            let store = RedbStore::create(here.join("f.redb")).unwrap();
+            let vault =
+                crate::Options::new().create(store, MemoryKeeper::new(), NoWitness::new()).await.unwrap();
+            assert_eq!(vault.doctor().await.unwrap(), [Concern::NoWitness], "who does not know says nothing");
+        });
+        std::fs::remove_dir_all(&here).unwrap();
     }
 }

@@ -206,6 +206,10 @@ reasons! {
         StillUnwraps = "it still opens what it says it has destroyed",
         /// The disk is full.
         Full = "no space left",
+        /// The second copy of a key file cannot be read or written. Nothing was changed; reading goes on.
+        Copy = "the second copy cannot be reached or written: nothing is changed until it can",
+        /// Others may write to the file, own it, or may replace it in its folder: they could put back an older one.
+        Exposed = "others may write to it or replace it: mend its permissions, owner or folder",
         /// Reading or writing failed.
         Io = "reading or writing failed",
         /// There is no such root key.

@@ -10,6 +10,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 use zeroize::Zeroizing;
 
 use crate::error::{KeeperError, Result};
+use crate::store::Volume;
 
 pub(crate) mod file;
 mod handover;
@@ -20,7 +21,7 @@ pub(crate) mod transit;
 #[allow(dead_code, reason = "for keepers that are features")]
 pub(crate) mod worker;
 
-pub use file::{Argon2Cost, FileKeeper, FileSecret, Passphrase};
+pub use file::{Argon2Cost, FileKeeper, FileKeeperOptions, FileSecret, Passphrase};
 pub use handover::Handover;
 #[cfg(feature = "pkcs11")]
 pub use pkcs11::{Pkcs11Keeper, Pkcs11Options, TokenCopies, TokenPin, TokenSlot};
@@ -211,6 +212,11 @@ pub trait Keeper: Send + Sync + fmt::Debug + 'static {
     fn serves(&self) -> Serves {
         Serves::OneProcess
     }
+
+    /// Where it lies on this host, as far as it knows: one for each copy.
+    fn volumes(&self) -> Vec<Volume> {
+        Vec::new()
+    }
 }
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, KeeperError>> + Send + 'a>>;
@@ -224,6 +230,7 @@ trait ErasedKeeper: Send + Sync + fmt::Debug {
     fn held(&self) -> Boxed<'_, Vec<Held>>;
     fn erasure_class(&self) -> ErasureClass;
     fn serves(&self) -> Serves;
+    fn volumes(&self) -> Vec<Volume>;
 }
 
 impl<K: Keeper> ErasedKeeper for K {
@@ -250,6 +257,9 @@ impl<K: Keeper> ErasedKeeper for K {
     }
     fn serves(&self) -> Serves {
         Keeper::serves(self)
+    }
+    fn volumes(&self) -> Vec<Volume> {
+        Keeper::volumes(self)
     }
 }
 
@@ -284,5 +294,8 @@ impl Roots {
     }
     pub(crate) fn serves(&self) -> Serves {
         self.0.serves()
+    }
+    pub(crate) fn volumes(&self) -> Vec<Volume> {
+        self.0.volumes()
     }
 }

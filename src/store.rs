@@ -3,7 +3,7 @@
 //! The port is three calls. What a store must promise is written at each, and the contract tests of the `testing`
 //! feature check it: run them against your own store before you trust it.
 
-use std::{collections::HashSet, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{collections::HashSet, fmt, fs, future::Future, path::Path, pin::Pin, sync::Arc};
 
 use crate::crypto;
 use crate::custody::Concern;
@@ -229,6 +229,39 @@ pub trait Moment: Send {
 /// What [`Store::moment`] gives.
 pub type Moments = Result<Option<Box<dyn Moment>>, StoreError>;
 
+/// A disk or partition, as the operating system numbers it while it runs. Two paths of one volume fail together, and are
+/// stolen together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Volume(u64);
+
+impl Volume {
+    /// That of a file; where there is none, of its folder. `None` where neither is there, and on systems other than Unix.
+    ///
+    /// Subvolumes of one disk (btrfs, bind mounts apart) have numbers of their own: different volumes may be one disk.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let there = fs::metadata(path).or_else(|_| fs::metadata(folder.unwrap_or(Path::new("."))));
+        there.ok().and_then(|there| device(&there)).map(Volume)
+    }
+
+    #[cfg(feature = "redb")]
+    pub(crate) fn of_file(file: &fs::File) -> Option<Self> {
+        file.metadata().ok().and_then(|there| device(&there)).map(Volume)
+    }
+}
+
+#[cfg(unix)]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
+fn device(there: &fs::Metadata) -> Option<u64> {
+    Some(std::os::unix::fs::MetadataExt::dev(there))
+}
+
+#[cfg(not(unix))]
+fn device(_there: &fs::Metadata) -> Option<u64> {
+    None
+}
+
 /// Rows with versions. Every promise here is checked by `testing::store_contract`.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The rows of these names, in their order, `None` where there is none; all as of one moment. A row that a
@@ -273,6 +306,11 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         std::future::ready(Ok(Vec::new()))
     }
 
+    /// Where it lies on this host, as far as it knows.
+    fn volumes(&self) -> Vec<Volume> {
+        Vec::new()
+    }
+
     /// The batch as statements that make it in a transaction of somebody else's: run in their order, they raise an error
     /// where a precondition does not hold, whatever the transaction's isolation and though nobody looks at row counts.
     /// `None` where the store has no such transactions.
@@ -292,6 +330,7 @@ trait ErasedStore: Send + Sync + fmt::Debug {
     fn copies_are_current(&self) -> Boxed<'_, Result<(), StoreError>>;
     fn moment(&self) -> Boxed<'_, Moments>;
     fn doctor(&self) -> Boxed<'_, Result<Vec<Concern>, StoreError>>;
+    fn volumes(&self) -> Vec<Volume>;
     fn statements(&self, batch: &Batch) -> Option<Vec<Statement>>;
 }
 
@@ -316,6 +355,9 @@ impl<S: Store> ErasedStore for S {
     }
     fn doctor(&self) -> Boxed<'_, Result<Vec<Concern>, StoreError>> {
         Box::pin(Store::doctor(self))
+    }
+    fn volumes(&self) -> Vec<Volume> {
+        Store::volumes(self)
     }
     fn statements(&self, batch: &Batch) -> Option<Vec<Statement>> {
         Store::statements(self, batch)
@@ -357,6 +399,10 @@ impl Rows {
 
     pub(crate) async fn moment(&self) -> crate::Result<Option<Box<dyn Moment>>> {
         Ok(self.0.moment().await?)
+    }
+
+    pub(crate) fn volumes(&self) -> Vec<Volume> {
+        self.0.volumes()
     }
 
     pub(crate) async fn read(&self, keys: &[Key]) -> crate::Result<Vec<Option<Versioned>>> {

@@ -21,6 +21,7 @@ use crate::vault::{Options, Vault};
 mod disk;
 mod faults;
 mod keeper_faults;
+mod medium;
 mod memory_keeper;
 mod store_contract;
 

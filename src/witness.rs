@@ -9,6 +9,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use crate::error::{KeeperError, Result};
 use crate::keeper::{Serves, VaultId};
+use crate::store::Volume;
 
 mod both;
 #[cfg(feature = "transit")]
@@ -136,6 +137,11 @@ pub trait Witness: Send + Sync + fmt::Debug + 'static {
     fn serves(&self) -> Serves {
         Serves::OneProcess
     }
+
+    /// Where it lies on this host, as far as it knows: one for each copy.
+    fn volumes(&self) -> Vec<Volume> {
+        Vec::new()
+    }
 }
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, KeeperError>> + Send + 'a>>;
@@ -146,6 +152,7 @@ trait ErasedWitness: Send + Sync + fmt::Debug {
     fn remember(&self, lines: Vec<Line>) -> Boxed<'_, ()>;
     fn remembers(&self) -> Remembers;
     fn serves(&self) -> Serves;
+    fn volumes(&self) -> Vec<Volume>;
 }
 
 impl<W: Witness> ErasedWitness for W {
@@ -163,6 +170,9 @@ impl<W: Witness> ErasedWitness for W {
     }
     fn serves(&self) -> Serves {
         Witness::serves(self)
+    }
+    fn volumes(&self) -> Vec<Volume> {
+        Witness::volumes(self)
     }
 }
 
@@ -188,5 +198,8 @@ impl Memory {
     }
     pub(crate) fn serves(&self) -> Serves {
         self.0.serves()
+    }
+    pub(crate) fn volumes(&self) -> Vec<Volume> {
+        self.0.volumes()
     }
 }

@@ -10,7 +10,7 @@
 #![allow(clippy::arithmetic_side_effects, missing_docs, unreachable_pub, dead_code, reason = "a test")]
 
 use customer_vault::error::{KeeperError, RolledBack};
-use customer_vault::keeper::{ErasureClass, FileKeeper, FileSecret, Handover, Keeper};
+use customer_vault::keeper::{ErasureClass, FileKeeperOptions, FileSecret, Handover, Keeper};
 use customer_vault::store::MemoryStore;
 use customer_vault::testing::{ManualClock, MemoryKeeper, grant, test_ground, tester};
 use customer_vault::value::PersonName;
@@ -116,8 +116,9 @@ async fn goes_over(from: impl Keeper + Clone, to: impl Keeper + Clone) {
 fn a_vault_goes_from_one_keeper_to_another_under_its_readers() {
     let dir = std::env::temp_dir().join(format!("customer-vault-handover-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
-    let file =
-        |name: &str| FileKeeper::create_shared(dir.join(name), FileSecret::generate().unwrap().0).unwrap();
+    let file = |name: &str| {
+        FileKeeperOptions::new().shared().create(dir.join(name), FileSecret::generate().unwrap().0).unwrap()
+    };
     block_on(async {
         goes_over(MemoryKeeper::new(), MemoryKeeper::new()).await;
         goes_over(file("one"), MemoryKeeper::new()).await;

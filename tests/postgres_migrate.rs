@@ -23,7 +23,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use customer_vault::clock::{Clock as _, SystemClock};
-use customer_vault::keeper::{FileKeeper, FileSecret};
+use customer_vault::keeper::{FileKeeperOptions, FileSecret};
 use customer_vault::store::deadpool_postgres::tokio_postgres::{self, NoTls};
 use customer_vault::store::{PostgresOptions, PostgresStore};
 use customer_vault::testing::{test_ground, tester};
@@ -43,11 +43,11 @@ async fn vault(url: &str, keys: &Path, create: bool) -> Vault {
     let options = Options::new().record::<Customer>();
     let secret = FileSecret::key(Zeroizing::new([7; 32]));
     if create {
-        let keeper = FileKeeper::create_shared(keys, secret).unwrap();
+        let keeper = FileKeeperOptions::new().shared().create(keys, secret).unwrap();
         let options = options.settings(Settings::default().bound_ms(2000).unwrap());
         options.create(store, keeper.clone(), keeper).await.unwrap()
     } else {
-        let keeper = FileKeeper::open_shared(keys, secret).unwrap();
+        let keeper = FileKeeperOptions::new().shared().open(keys, secret).unwrap();
         options.open(store, keeper.clone(), keeper).await.unwrap()
     }
 }

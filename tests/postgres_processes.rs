@@ -26,7 +26,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use customer_vault::error::{Erased, KeeperError, Misuse};
-use customer_vault::keeper::{FileKeeper, FileSecret};
+use customer_vault::keeper::{FileKeeper, FileKeeperOptions, FileSecret};
 use customer_vault::store::{PostgresOptions, PostgresStore};
 use customer_vault::testing::{test_ground, tester};
 use customer_vault::value::FreeText;
@@ -177,8 +177,12 @@ fn options() -> Options {
 fn keeper(dir: &Path, make: bool) -> FileKeeper {
     let secret = FileSecret::key([7; 32].into());
     let path = dir.join("keys");
-    if make { FileKeeper::create_shared(path, secret) } else { FileKeeper::open_shared(path, secret) }
-        .unwrap()
+    if make {
+        FileKeeperOptions::new().shared().create(path, secret)
+    } else {
+        FileKeeperOptions::new().shared().open(path, secret)
+    }
+    .unwrap()
 }
 
 async fn store(url: &str) -> PostgresStore {

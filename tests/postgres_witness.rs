@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use customer_vault::error::{Erased, KeeperError, Misuse, RolledBack};
-use customer_vault::keeper::{FileKeeper, FileSecret, Serves, VaultId};
+use customer_vault::keeper::{FileKeeperOptions, FileSecret, Serves, VaultId};
 use customer_vault::store::{PostgresOptions, PostgresStore};
 use customer_vault::testing::{ephemeral, grant, test_ground, tester};
 use customer_vault::value::PersonName;
@@ -350,11 +350,11 @@ fn abuse_04_a_store_put_back_on_one_server_is_found_by_the_witness_on_another() 
     let (store, mut other) = (Server::start("vault-store", &[]), Server::start("vault-witness", &[]));
     let folder = server::directory("vault-keeper");
     let key = || FileSecret::key([7; 32].into());
-    FileKeeper::create_shared(folder.join("k"), key()).unwrap();
+    FileKeeperOptions::new().shared().create(folder.join("k"), key()).unwrap();
     let rows = || PostgresStore::connect(PostgresOptions::new(&store.url("postgres")).unwrap());
     let url = other.url("postgres");
     let witness = || PostgresWitness::connect(PostgresOptions::new(&url).unwrap());
-    let keeper = || FileKeeper::open_shared(folder.join("k"), key()).unwrap();
+    let keeper = || FileKeeperOptions::new().shared().open(folder.join("k"), key()).unwrap();
     let (me, why) = (&tester(), &test_ground());
     let (alice, bob) = (&person("alice"), &person("bob"));
 

@@ -23,7 +23,9 @@ use redb::{
 };
 
 use super::memory::{is_full, within_bounds};
-use super::{Batch, CommitError, Key, Moment, Moments, Page, Paging, Range, Store, Version, Versioned};
+use super::{
+    Batch, CommitError, Key, Moment, Moments, Page, Paging, Range, Store, Version, Versioned, Volume,
+};
 use crate::{crypto, error::StoreError};
 
 mod committer;
@@ -65,6 +67,7 @@ pub struct RedbStore {
     queue: Option<Sender<Waiting>>,
     committer: Option<JoinHandle<()>>,
     opened: Arc<Opened>,
+    volume: Option<Volume>,
 }
 
 impl RedbStore {
@@ -139,7 +142,10 @@ impl RedbStore {
     }
 
     fn in_file(file: File, purpose: Purpose) -> Result<Self, StoreError> {
-        Self::with_backend(FileBackend::new(file).map_err(why)?, purpose)
+        let volume = Volume::of_file(&file);
+        let mut store = Self::with_backend(FileBackend::new(file).map_err(why)?, purpose)?;
+        store.volume = volume;
+        Ok(store)
     }
 
     /// On a disk that fails, for tests.
@@ -161,7 +167,7 @@ impl RedbStore {
             .name("customer-vault-store".into())
             .spawn(move || served.serve(&waiting))
             .map_err(|error| error.kind())?;
-        Ok(RedbStore { queue: Some(queue), committer: Some(committer), opened })
+        Ok(RedbStore { queue: Some(queue), committer: Some(committer), opened, volume: None })
     }
 
     /// How many durable transactions were made since it was opened, so that a test can see that commits are grouped.
@@ -223,6 +229,10 @@ impl Store for RedbStore {
         };
         let table = self.opened.look(|| begin(&self.opened))?;
         Ok(Some(Box::new(Kept { table, opened: Arc::clone(&self.opened) })))
+    }
+
+    fn volumes(&self) -> Vec<Volume> {
+        self.volume.into_iter().collect()
     }
 }
 

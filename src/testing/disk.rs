@@ -290,7 +290,7 @@ fn survive(change: &Change, random: u64) -> Option<Change> {
 }
 
 /// `SplitMix64` (Steele, Lea, Flood, 2014): repeatable, and not for secrets.
-fn next(seed: &mut u64) -> u64 {
+pub(super) fn next(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut z = *seed;
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::error::StoreError;
-use crate::store::{Batch, CommitError, Key, Moments, Page, Range, Store, Versioned};
+use crate::store::{Batch, CommitError, Key, Moments, Page, Range, Store, Versioned, Volume};
 
 /// How a commit fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +235,10 @@ impl<S: Store> Store for FaultStore<S> {
     /// Its pages are not counted and do not fail.
     async fn moment(&self) -> Moments {
         self.0.store.moment().await
+    }
+
+    fn volumes(&self) -> Vec<Volume> {
+        self.0.store.volumes()
     }
 }
 

@@ -4,14 +4,15 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::medium::Medium;
 use crate::error::Result;
-use crate::keeper::file::disk::{Disk, Gate, Operation};
-use crate::keeper::{Argon2Cost, FileKeeper, FileSecret, Serves};
+use crate::keeper::file::disk::{Asked, Disk, Gate, Operation};
+use crate::keeper::{FileKeeper, FileKeeperOptions, FileSecret};
 
 /// A plan of faults. Clones share it; it belongs to the keepers that it made or opened.
 ///
-/// Operations are counted from 0: creating a file, each half of a write, bringing a file or a folder to the disk,
-/// renaming, cutting, removing. Reading and locking are not counted.
+/// Operations are counted from 0: creating a file, each half of a write, bringing a file or a folder to the disk. Reading
+/// and locking are not counted.
 #[derive(Clone, Debug, Default)]
 pub struct KeeperFaults(Arc<Mutex<Plan>>);
 
@@ -21,6 +22,7 @@ struct Plan {
     fail: Option<usize>,
     kill: Option<usize>,
     full: bool,
+    medium: Medium,
 }
 
 impl KeeperFaults {
@@ -36,7 +38,7 @@ impl KeeperFaults {
     ///
     /// The same.
     pub fn create(&self, path: impl AsRef<Path>, secret: FileSecret) -> Result<FileKeeper> {
-        FileKeeper::create_on(self.disk(), path.as_ref(), secret, Serves::OneProcess)
+        self.under(FileKeeperOptions::new()).create(path, secret)
     }
 
     /// [`FileKeeper::open`], under this plan.
@@ -45,16 +47,13 @@ impl KeeperFaults {
     ///
     /// The same.
     pub fn open(&self, path: impl AsRef<Path>, secret: FileSecret) -> Result<FileKeeper> {
-        FileKeeper::open_on(self.disk(), path.as_ref(), secret, Argon2Cost::LIMIT)
+        self.under(FileKeeperOptions::new()).open(path, secret)
     }
 
-    /// [`FileKeeper::open_shared`], under this plan.
-    ///
-    /// # Errors
-    ///
-    /// The same.
-    pub fn open_shared(&self, path: impl AsRef<Path>, secret: FileSecret) -> Result<FileKeeper> {
-        FileKeeper::open_shared_on(self.disk(), path.as_ref(), secret, Argon2Cost::LIMIT)
+    /// The same options, under this plan.
+    #[must_use]
+    pub fn under(&self, options: FileKeeperOptions) -> FileKeeperOptions {
+        options.on(Disk::through(Arc::new(self.clone())))
     }
 
     /// How many operations there have been.
@@ -75,9 +74,21 @@ impl KeeperFaults {
         plan.kill = Some(plan.trace.len().saturating_add(n));
     }
 
-    /// Whether the disk is full: nothing can be created or written, all else works.
+    /// Whether the disk is full: nothing can be created or made longer, all else works.
     pub fn disk_full(&self, full: bool) {
         self.plan().full = full;
+    }
+
+    /// Writes into the folder `to` what is left of the files if the power fails now: what was brought to the disk, and of
+    /// what was written since, each sector of 512 bytes or not, by a pseudo-random sequence that starts from `seed`. What a
+    /// sync failed to bring to the disk is never there, though it can still be read. Files are told apart by their
+    /// names alone.
+    ///
+    /// # Errors
+    ///
+    /// Where they cannot be written.
+    pub fn power_failure(&self, seed: u64, to: &Path) -> io::Result<()> {
+        self.plan().medium.write_to(seed, to)
     }
 
     /// No fault any more.
@@ -92,26 +103,25 @@ impl KeeperFaults {
         self.plan().trace.clone()
     }
 
-    fn disk(&self) -> Disk {
-        Disk::through(Arc::new(self.clone()))
-    }
-
     fn plan(&self) -> MutexGuard<'_, Plan> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Gate for KeeperFaults {
-    fn pass(&self, operation: Operation) -> io::Result<()> {
+    fn pass(&self, asked: &Asked<'_>) -> io::Result<()> {
+        let operation = asked.operation;
         let mut plan = self.plan();
         let now = plan.trace.len();
         plan.trace.push(operation);
-        if plan.full && matches!(operation, Operation::Create | Operation::Write) {
+        if plan.full && matches!(operation, Operation::Create | Operation::Extend) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        if plan.fail == Some(now) || plan.kill.is_some_and(|from| from <= now) {
+        if plan.kill.is_some_and(|from| from <= now) {
             return Err(io::ErrorKind::Other.into());
         }
-        Ok(())
+        let fails = plan.fail == Some(now);
+        plan.medium.take(asked, fails);
+        if fails { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
     }
 }

@@ -54,18 +54,73 @@ fn make(name: &str, show: &str, mut vector: Json) {
         vector["lines"] = json!(lines.iter().map(|line| hex(&line.bytes)).collect::<Vec<_>>());
         vector["result"] = json!("opens");
     });
-    vector["file"] = json!(std::fs::read_to_string(&path).unwrap());
-    vector["journal"] = json!(hex(&std::fs::read(path.with_extension("journal")).unwrap()));
+    vector["slots"] = json!(slots(&path));
+    // With a little of the room: a tag may end with a zero.
+    let mut journal = std::fs::read(path.with_extension("journal")).unwrap();
+    let end = journal.iter().rposition(|byte| *byte != 0).unwrap();
+    journal.truncate(end + 17);
+    vector["journal"] = json!(hex(&journal));
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
     write(name, &vector);
 }
 
+/// Each slot without the zeros at its end.
+fn slots(path: &std::path::Path) -> Vec<String> {
+    let bytes = std::fs::read(path).unwrap();
+    assert_eq!(bytes.len(), 2 * SLOT);
+    let text = |slot: &[u8]| String::from_utf8(slot.to_vec()).unwrap().trim_end_matches('\0').to_owned();
+    bytes.chunks(SLOT).map(text).collect()
+}
+
+const SLOT: usize = 320 << 10;
+
+/// The vector of a key, as a crash leaves it: with the content that comes after its own.
+fn with_two(show: &str, torn: bool) -> Json {
+    let mut vector = read("keeper-file-key");
+    let path = place("two");
+    block_on(async {
+        put(&path, &vector);
+        let keeper = FileKeeper::open(&path, secret(&vector)).unwrap();
+        // What comes after the vector's own content: one root more.
+        let root = keeper.candidate(1).await.unwrap();
+        let newer = slots(&path).into_iter().find(|slot| !slot.is_empty()).unwrap();
+        let older = vector["slots"].as_array().unwrap().iter().find(|slot| *slot != "").unwrap().clone();
+        let newer = if torn { newer[..512].to_owned() } else { newer };
+        vector["slots"] = json!([newer, older]);
+        if !torn {
+            let root = json!({
+                "id": hex(&root.id),
+                "epoch": 1,
+                "activated": false,
+                "wrapped": hex(&root.wrapped),
+                "key": hex(root.key.expose()),
+            });
+            vector["roots"].as_array_mut().unwrap().push(root);
+        }
+    });
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    vector["show"] = json!(show);
+    vector
+}
+
 fn open(name: &str, vector: &Json) -> crate::Result<FileKeeper> {
     let path = place(name);
-    for (path, bytes) in [
-        (path.clone(), vector["file"].as_str().unwrap().as_bytes().to_vec()),
-        (path.with_extension("journal"), unhex(&vector["journal"])),
-    ] {
+    put(&path, vector);
+    let keeper = FileKeeper::open(&path, secret(vector));
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    keeper
+}
+
+fn put(path: &std::path::Path, vector: &Json) {
+    let mut file = Vec::new();
+    for slot in vector["slots"].as_array().unwrap() {
+        let end = file.len() + SLOT;
+        file.extend_from_slice(slot.as_str().unwrap().as_bytes());
+        file.resize(end, 0);
+    }
+    for (path, bytes) in
+        [(path.to_owned(), file), (path.with_extension("journal"), unhex(&vector["journal"]))]
+    {
         std::fs::write(&path, bytes).unwrap();
         #[cfg(unix)]
         {
@@ -73,9 +128,6 @@ fn open(name: &str, vector: &Json) -> crate::Result<FileKeeper> {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         }
     }
-    let keeper = FileKeeper::open(&path, secret(vector));
-    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
-    keeper
 }
 
 #[test]
@@ -86,7 +138,9 @@ fn key_files() {
         let key = json!({ "key": hex(&count::<32>(0x88)) });
         make("keeper-file-key", "A key file under a key of 32 bytes, and its journal.", key);
         let mut altered = read("keeper-file-key");
-        altered["file"] = json!(altered["file"].as_str().unwrap().replace("sequence ", "sequence 1"));
+        for slot in altered["slots"].as_array_mut().unwrap() {
+            *slot = json!(slot.as_str().unwrap().replace("sequence ", "sequence 1"));
+        }
         altered["show"] = json!("The sequence number in the header is altered.");
         altered["result"] = json!("keeper");
         write("keeper-file-altered-header", &altered);
@@ -96,7 +150,15 @@ fn key_files() {
         wrong["result"] = json!("keeper");
         write("keeper-file-wrong-passphrase", &wrong);
     }
+    if writing() {
+        let show = "Two whole contents: the one with the higher number counts.";
+        write("keeper-file-two-contents", &with_two(show, false));
+        let show = "The newer content was torn: the older counts.";
+        write("keeper-file-torn-content", &with_two(show, true));
+    }
     for name in [
+        "keeper-file-two-contents",
+        "keeper-file-torn-content",
         "keeper-file-passphrase",
         "keeper-file-key",
         "keeper-file-altered-header",

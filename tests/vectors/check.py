@@ -923,7 +923,27 @@ def sign_note(name, seed, text):
 # 22. Keeper files
 
 
-def key_file(file, journal_file, vector):
+SLOT = 320 << 10
+
+
+def key_file(slots, journal_file, vector):
+    """The content with the highest number that opens; the older one only beside one that does not."""
+    assert len(slots) == 2 and all(len(slot) <= SLOT for slot in slots)
+    refused = []
+    for slot in sorted(slots, key=stated_number, reverse=True):
+        try:
+            return content(slot, journal_file, vector)
+        except Refused as error:
+            refused.append(error)
+    raise refused[0]
+
+
+def stated_number(slot):
+    found = re.search(r"^sequence (\d+)$", slot, re.MULTILINE)
+    return int(found[1]) if found else -1
+
+
+def content(file, journal_file, vector):
     lines = file.split("\n")
     names = ["customer-vault keeper", "kdf", "salt", "commitment", "vault", "sequence", "nonce", "body"]
     if len(lines) != 9 or lines[8] or any(not l.startswith(n + " ") for n, l in zip(names, lines)):
@@ -967,7 +987,7 @@ def key_file(file, journal_file, vector):
     tag = r.take(16)
     same("header tag", prf(journal_key, b"customer-vault/1 keeper journal header" + signed)[:16], tag)
     found = []
-    while r.more():
+    while any(r.data[r.at :]):  # zeros to the end are room
         length = r.take(4)
         payload = r.take(int.from_bytes(length, "big"))
         made = prf(journal_key, b"customer-vault/1 keeper journal append" + tag + length + payload)[:16]
@@ -1219,7 +1239,7 @@ def check_note(v):
 
 
 def check_keeper_file(v):
-    vault, active, roots, lines = key_file(v["file"], bytes.fromhex(v["journal"]), v)
+    vault, active, roots, lines = key_file(v["slots"], bytes.fromhex(v["journal"]), v)
     same("vault", vault.hex(), v["vault"])
     same("lines", [line.hex() for line in lines], v["lines"])
     stated = {bytes.fromhex(root["id"]): root for root in v["roots"]}

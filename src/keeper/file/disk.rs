@@ -1,43 +1,37 @@
-//! Where the key file lies: the lock beside it, its replacement, and the overwriting of what it replaced.
-//!
-//! The new content is written beside the key file (`.new`) and brought to the disk. Then the key file steps aside
-//! (`.old`), the new content takes its place, and the folder is brought to the disk: from here on the new content
-//! holds. Only then is the old content overwritten with zeros, brought to the disk, and removed. Because it keeps a
-//! name until then, a crash does not lose sight of it: the next open overwrites it.
-//!
-//! What each state found on open means:
-//!
-//! | key file | `.old` | `.new` |                                                                    |
-//! | -------- | ------ | ------ | ------------------------------------------------------------------ |
-//! | there    |        | there  | stopped while writing: `.new` is overwritten                       |
-//! |          | there  | there  | stopped while taking its place: `.old` goes back                   |
-//! | there    | there  |        | stopped before or while overwriting: `.old` is overwritten         |
+//! The file system, as far as the file keeper needs it.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::clock::{Clock as _, SystemClock};
 use crate::error::KeeperError;
 
 /// What a fault can stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Create,
+    /// Over what is there: it needs no room, where the file system writes in place.
     Write,
+    /// Beyond the end of the file.
+    Extend,
     Sync,
     SyncFolder,
-    Rename,
-    Cut,
-    Remove,
+}
+
+/// An operation before it is carried out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) operation: Operation,
+    pub(crate) path: &'a Path,
+    /// Where it writes, and what.
+    pub(crate) offset: u64,
+    pub(crate) bytes: &'a [u8],
 }
 
 /// Asked before every operation that changes something. Only tests have one.
 pub(crate) trait Gate: Send + Sync + std::fmt::Debug {
-    fn pass(&self, operation: Operation) -> io::Result<()>;
+    fn pass(&self, asked: &Asked<'_>) -> io::Result<()>;
 }
 
 /// The file system.
@@ -50,69 +44,97 @@ impl Disk {
         Disk(Some(gate))
     }
 
-    fn pass(&self, operation: Operation) -> io::Result<()> {
-        self.0.as_ref().map_or(Ok(()), |gate| gate.pass(operation))
+    fn pass(&self, operation: Operation, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |gate| gate.pass(&Asked { operation, path, offset, bytes }))
     }
 
-    /// For reading and writing; with permissions for the owner only where it is made.
-    pub(super) fn create(&self, path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-        self.pass(Operation::Create)?;
-        for_owner(options.read(true).write(true)).open(path)
+    /// For reading and writing.
+    pub(super) fn open(&self, path: &Path) -> io::Result<Open> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Open { disk: self.clone(), path: path.to_owned(), file })
     }
 
-    pub(super) fn write(&self, mut file: &File, bytes: &[u8]) -> io::Result<()> {
-        if self.0.is_none() {
-            return file.write_all(bytes);
-        }
-        // Two operations, so that a test can stop between the halves: a torn write.
-        let (first, second) = bytes.split_at(bytes.len().div_ceil(2));
-        self.pass(Operation::Write)?;
-        file.write_all(first)?;
-        self.pass(Operation::Write)?;
-        file.write_all(second)
+    /// The same; made for the owner only where it is not there.
+    pub(super) fn open_or_create(&self, path: &Path) -> io::Result<Open> {
+        self.pass(Operation::Create, path, 0, &[])?;
+        let mut options = OpenOptions::new();
+        let file = for_owner(options.read(true).write(true).create(true).truncate(false)).open(path)?;
+        Ok(Open { disk: self.clone(), path: path.to_owned(), file })
     }
 
-    pub(super) fn sync(&self, file: &File) -> io::Result<()> {
-        self.pass(Operation::Sync)?;
-        file.sync_all()
-    }
-
-    /// Without it a rename is not durable (POSIX says nothing of the folder when a file is synced).
+    /// Without it the name of a new file is not durable (POSIX says nothing of the folder when a file is synced).
     pub(super) fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        self.pass(Operation::SyncFolder)?;
+        self.pass(Operation::SyncFolder, folder, 0, &[])?;
         if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
     }
+}
 
-    pub(super) fn cut(&self, file: &File, length: u64) -> io::Result<()> {
-        self.pass(Operation::Cut)?;
-        file.set_len(length)
+/// An open file. It is opened before it is written, and synced through the same handle: so the system tells this handle
+/// of every write that failed, also of one that fails late.
+#[derive(Debug)]
+pub(super) struct Open {
+    disk: Disk,
+    path: PathBuf,
+    pub(super) file: File,
+}
+
+impl Open {
+    pub(super) fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.pass(Operation::Rename)?;
-        fs::rename(from, to)
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        // Two operations under a test, so that it can stop between the halves: a torn write.
+        let half = if self.disk.0.is_some() { bytes.len().div_ceil(2) } else { bytes.len() };
+        let (first, second) = bytes.split_at(half);
+        self.write_part(offset, first)?;
+        if second.is_empty() { Ok(()) } else { self.write_part(offset.saturating_add(length(half)), second) }
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.pass(Operation::Remove)?;
-        fs::remove_file(path)
+    fn write_part(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let within = offset.saturating_add(length(bytes.len())) <= self.length()?;
+        let operation = if within { Operation::Write } else { Operation::Extend };
+        self.disk.pass(operation, &self.path, offset, bytes)?;
+        self.file.seek(SeekFrom::Start(offset))?;
+        self.file.write_all(bytes)
     }
 
-    /// Overwrites with zeros, brings them to the disk, and removes. Best effort: see the docs of the keeper.
-    fn wipe(&self, path: &Path) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        let mut left = file.seek(SeekFrom::End(0))?;
-        file.rewind()?;
-        let zeros = [0; 4096];
-        while left > 0 {
-            let some = usize::try_from(left).map_or(zeros.len(), |left| left.min(zeros.len()));
-            self.write(&file, zeros.get(..some).unwrap_or(&zeros))?;
-            left = left.saturating_sub(u64::try_from(some).unwrap_or(left));
-        }
-        self.sync(&file)?;
-        drop(file);
-        self.remove(path)
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.disk.pass(Operation::Sync, &self.path, 0, &[])?;
+        self.file.sync_all()
     }
+
+    /// At most `limit` bytes from `offset` on.
+    pub(super) fn read(&self, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.take(length(limit)).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+pub(super) fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+const ZEROS: [u8; 4096] = [0; 4096];
+
+/// Up to the last byte that is not zero.
+pub(super) fn trimmed(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes;
+    while let Some((before, page)) = rest.split_last_chunk()
+        && *page == ZEROS
+    {
+        rest = before;
+    }
+    let end = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
+    rest.get(..end).unwrap_or_default()
+}
+
+/// Looks no further than to the first byte that is not zero, or the page it is in.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(ZEROS.len()).all(|page| ZEROS.starts_with(page))
 }
 
 #[cfg(unix)]
@@ -125,23 +147,30 @@ fn for_owner(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
-/// A file that others may write can be put back to an older state by them.
+/// Whether somebody else can put back an older state: by the file's mode, as its owner, or by its folder. Where there is
+/// no file yet, by the folder.
 #[cfg(unix)]
-pub(super) fn others_may_write(file: &File) -> io::Result<bool> {
-    use std::os::unix::fs::PermissionsExt as _;
-    Ok(file.metadata()?.permissions().mode() & 0o022 != 0)
+pub(super) fn exposed(file: Option<&File>, folder: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    // Who runs this. Without /proc nobody can be asked, short of unsafe code.
+    let me = fs::metadata("/proc/self").ok().map(|me| me.uid());
+    let foreign = |owner: u32| owner != 0 && me.is_some_and(|me| me != owner);
+    if let Some(file) = file {
+        let file = file.metadata()?;
+        if file.mode() & 0o022 != 0 || foreign(file.uid()) {
+            return Ok(true);
+        }
+    }
+    // In a sticky folder nobody takes another's file away. A group of one's own has the number of its user, by the
+    // convention of Debian and Red Hat; their umask leaves new folders writable for it.
+    let folder = fs::metadata(folder)?;
+    let others = folder.mode() & 0o002 != 0 || folder.mode() & 0o020 != 0 && folder.gid() != folder.uid();
+    Ok(foreign(folder.uid()) || others && folder.mode() & 0o1000 == 0)
 }
 
 #[cfg(not(unix))]
-pub(super) fn others_may_write(_file: &File) -> io::Result<bool> {
+pub(super) fn exposed(_file: Option<&File>, _folder: &Path) -> io::Result<bool> {
     Ok(false)
-}
-
-/// All of it, unless it is longer than `limit`: nothing of a file that cannot be ours is taken into memory.
-pub(super) fn read_bounded(file: &File, limit: u64) -> Result<Vec<u8>, KeeperError> {
-    let mut bytes = Vec::new();
-    let read = file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(said)?;
-    if u64::try_from(read).is_ok_and(|read| read <= limit) { Ok(bytes) } else { Err(KeeperError::Damaged) }
 }
 
 /// What the operating system said, without its text: that may name the path.
@@ -152,184 +181,5 @@ pub(super) fn said(error: io::Error) -> KeeperError {
         io::ErrorKind::NotFound => KeeperError::Missing,
         io::ErrorKind::AlreadyExists => KeeperError::Exists,
         _ => KeeperError::Io,
-    }
-}
-
-/// How long a shared call waits for its turn. A turn lasts for a few syncs.
-const TURN: Duration = Duration::from_secs(10);
-
-/// The names, and the lock: held as long as this lives, or for a turn at a time.
-#[derive(Debug)]
-pub(super) struct Place {
-    pub(super) disk: Disk,
-    pub(super) names: Names,
-    /// A replacement did not come to its end: something may have to be put back or overwritten.
-    untidy: bool,
-    lock: File,
-}
-
-#[derive(Debug)]
-pub(super) struct Names {
-    pub(super) key: PathBuf,
-    pub(super) journal: PathBuf,
-    pub(super) folder: PathBuf,
-    old: PathBuf,
-    new: PathBuf,
-    lock: PathBuf,
-}
-
-impl Names {
-    /// Symbolic links are followed first: otherwise two names of one file would have two locks, and a replacement
-    /// would replace the link.
-    pub(super) fn of(path: &Path) -> Result<Self, KeeperError> {
-        let key = match fs::canonicalize(path) {
-            Ok(path) => path,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-                let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).map_err(said)?;
-                folder.join(path.file_name().ok_or(KeeperError::Missing)?)
-            }
-            Err(error) => return Err(said(error)),
-        };
-        let beside = |suffix: &str| {
-            let mut name = OsString::from(key.as_os_str());
-            name.push(suffix);
-            PathBuf::from(name)
-        };
-        Ok(Names {
-            folder: key.parent().ok_or(KeeperError::Missing)?.to_owned(),
-            journal: beside(".journal"),
-            old: beside(".old"),
-            new: beside(".new"),
-            lock: beside(".lock"),
-            key,
-        })
-    }
-
-    pub(super) fn has_key(&self) -> bool {
-        there(&self.key)
-    }
-
-    /// Whether there is a key file, or one that stepped aside.
-    pub(super) fn taken(&self) -> bool {
-        there(&self.key) || there(&self.old)
-    }
-}
-
-fn there(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok()
-}
-
-/// Given back by name: a child process that was forked a moment ago shares the open file, and with it the lock, until it
-/// runs its own program.
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.end_turn();
-    }
-}
-
-impl Place {
-    /// Takes the lock for life, and finishes what a crash interrupted.
-    pub(super) fn take(disk: Disk, names: Names) -> Result<Self, KeeperError> {
-        let mut place = Self::at(disk, names)?;
-        if !place.try_lock()? {
-            return Err(KeeperError::Locked);
-        }
-        place.tidy()?;
-        Ok(place)
-    }
-
-    /// Without the lock: each turn takes it.
-    pub(super) fn at(disk: Disk, names: Names) -> Result<Self, KeeperError> {
-        let lock = disk.create(&names.lock, OpenOptions::new().create(true).truncate(false)).map_err(said)?;
-        Ok(Place { disk, names, untidy: true, lock })
-    }
-
-    fn try_lock(&self) -> Result<bool, KeeperError> {
-        match self.lock.try_lock() {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(said(error)),
-        }
-    }
-
-    /// Takes the lock, waiting for others to give it back. It asks again and again, because no system call waits for a
-    /// lock and for no longer than so; a waiting call is not served in the order of asking.
-    pub(super) fn begin_turn(&mut self) -> Result<(), KeeperError> {
-        let since = SystemClock.monotonic();
-        let mut pause = Duration::from_micros(200);
-        while !self.try_lock()? {
-            if SystemClock.monotonic().saturating_sub(since) >= TURN {
-                return Err(KeeperError::Locked);
-            }
-            std::thread::sleep(pause);
-            pause = pause.saturating_mul(2).min(Duration::from_millis(5));
-        }
-        // Whoever had the last turn may have died in it.
-        self.untidy = true;
-        Ok(())
-    }
-
-    /// Where giving it back fails, the system does so when the file is closed.
-    pub(super) fn end_turn(&self) {
-        drop(self.lock.unlock());
-    }
-
-    /// After an error the old content stands, or the new one: the caller goes on with the old. After success the new
-    /// content is durable; whether the old content is overwritten is told by [`tidy`](Self::tidy).
-    pub(super) fn replace(&mut self, bytes: &[u8]) -> Result<(), KeeperError> {
-        self.tidy()?;
-        self.untidy = true;
-        if let Err(error) = self.swap(bytes) {
-            // Gives back the space at once where it can; where it cannot, the next call tries again.
-            let _ = self.tidy();
-            return Err(said(error));
-        }
-        self.untidy = there(&self.names.old) && self.disk.wipe(&self.names.old).is_err();
-        Ok(())
-    }
-
-    fn swap(&self, bytes: &[u8]) -> io::Result<()> {
-        let Names { key, old, new, folder, .. } = &self.names;
-        let file = self.disk.create(new, OpenOptions::new().create_new(true))?;
-        self.disk.write(&file, bytes)?;
-        self.disk.sync(&file)?;
-        drop(file);
-        if there(key) {
-            self.disk.rename(key, old)?;
-        }
-        self.disk.rename(new, key)?;
-        self.disk.sync_folder(folder)
-    }
-
-    /// Finishes what was interrupted. Does nothing where nothing was.
-    pub(super) fn tidy(&mut self) -> Result<(), KeeperError> {
-        if self.untidy {
-            self.finish().map_err(said)?;
-            self.untidy = false;
-        }
-        Ok(())
-    }
-
-    /// Nothing is overwritten before the folder is on the disk: after a power failure the zeros could otherwise stand
-    /// under the name of the key file.
-    fn finish(&self) -> io::Result<()> {
-        let Names { key, old, new, folder, .. } = &self.names;
-        if !there(key) && there(old) {
-            self.disk.rename(old, key)?;
-        }
-        if there(new) {
-            self.disk.sync_folder(folder)?;
-            self.disk.wipe(new)?;
-        }
-        if there(old) {
-            // Where the sync after the renaming has failed, a second one may succeed although what the first could
-            // not write is lost (Rebello and others, "Can Applications Recover from fsync Failures?",
-            // USENIX ATC 2020). One more renaming makes the folder be written again.
-            self.disk.rename(old, new)?;
-            self.disk.sync_folder(folder)?;
-            self.disk.wipe(new)?;
-        }
-        Ok(())
     }
 }

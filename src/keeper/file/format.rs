@@ -1,4 +1,4 @@
-//! The key file, version 1. ASCII lines, each ended by one line feed, in this order and no other:
+//! What a slot of the key file holds, version 1. ASCII lines, each ended by one line feed, in this order and no other:
 //!
 //! ```text
 //! customer-vault keeper 1
@@ -32,9 +32,6 @@ use crate::wire::{Put as _, Reader};
 /// More roots than this are not held at once. A root lives one restore window, 30 days, so that this is more than a
 /// hundred replacements a day.
 pub(super) const MAX_ROOTS: usize = 4096;
-
-/// No key file is longer: 4,096 roots of 57 bytes in base64, and the header.
-pub(super) const MAX_FILE: u64 = 512 << 10;
 
 const NAME: &str = "customer-vault keeper ";
 const VERSION: &str = "1";
@@ -103,7 +100,7 @@ enum Kdf {
 }
 
 impl FileKey {
-    /// For a file that is created.
+    /// For a file that is created, or whose secret is changed.
     pub(super) fn fresh(secret: &FileSecret) -> Result<Self> {
         let kdf = match &secret.0 {
             Secret::Passphrase(_, cost) => Kdf::Argon2id(*cost),
@@ -152,7 +149,7 @@ impl FileKey {
     }
 
     /// Refuses before it takes memory for Argon2, and before it decrypts.
-    pub(super) fn read(bytes: &[u8], secret: &FileSecret, max: Argon2Cost) -> Result<(Self, Contents)> {
+    pub(super) fn open(bytes: &[u8], secret: &FileSecret, max: Argon2Cost) -> Result<(Self, Contents)> {
         let stated = Stated::parse(bytes)?;
         if let Kdf::Argon2id(cost) = stated.kdf
             && !cost.is_within(max)
@@ -160,20 +157,26 @@ impl FileKey {
             return Err(Unsupported::Parameters.into());
         }
         let file_key = Self::derive(secret, stated.kdf, stated.salt)?;
-        let contents = file_key.open(stated)?;
+        let contents = file_key.decrypt(stated)?;
         Ok((file_key, contents))
     }
 
-    /// The same file after another write. Nothing is derived again: what has another salt or cost is another file.
-    pub(super) fn read_again(&self, bytes: &[u8]) -> Result<Contents> {
+    /// Whether a content states what this was derived from.
+    pub(super) fn fits(&self, bytes: &[u8]) -> bool {
+        Stated::parse(bytes).is_ok_and(|stated| (stated.kdf, stated.salt) == (self.kdf, self.salt))
+    }
+
+    /// Another content of the same file. Nothing is derived again: what has another salt or cost is another file, or under
+    /// another secret.
+    pub(super) fn read(&self, bytes: &[u8]) -> Result<Contents> {
         let stated = Stated::parse(bytes)?;
         if (stated.kdf, stated.salt) != (self.kdf, self.salt) {
             return Err(KeeperError::WrongSecret.into());
         }
-        self.open(stated)
+        self.decrypt(stated)
     }
 
-    fn open(&self, stated: Stated<'_>) -> Result<Contents> {
+    fn decrypt(&self, stated: Stated<'_>) -> Result<Contents> {
         let Stated { vault, sequence, nonce, header, mut body, .. } = stated;
         // Compared before anything is decrypted: XChaCha20-Poly1305 does not commit to its key, so that one body could
         // be made to open under many passphrases, and each try at opening would tell which half holds the right one
@@ -223,7 +226,17 @@ impl FileKey {
 
 const DAMAGED: Error = Error::Keeper(KeeperError::Damaged);
 
-/// A key file as it lies there, not yet believed.
+/// The number and the vault that a content states, not yet believed: for what lies in a slot and may be torn.
+pub(super) fn stated(bytes: &[u8]) -> Result<(u64, Option<VaultId>)> {
+    Stated::parse(bytes).map(|stated| (stated.sequence, stated.vault))
+}
+
+/// The number alone; `None` for what is no content.
+pub(super) fn number(bytes: &[u8]) -> Option<u64> {
+    stated(bytes).ok().map(|(number, _)| number)
+}
+
+/// A content as it lies there, not yet believed.
 struct Stated<'a> {
     kdf: Kdf,
     salt: [u8; 16],

@@ -1,4 +1,4 @@
-//! The journal, version 1: a file that only grows.
+//! The journal, version 1: appends, one after the other, and zeros after them.
 //!
 //! ```text
 //! header   "customer-vault journal 1\n", vault id 16, tag 16
@@ -7,25 +7,33 @@
 //! ```
 //!
 //! Big-endian. The header's tag is HMAC-SHA-256(journal key, label ‖ all before it)[..16], an append's
-//! HMAC-SHA-256(journal key, label ‖ tag before it ‖ all of the append before its tag)[..16].
+//! HMAC-SHA-256(journal key, label ‖ tag before it ‖ all of the append before its tag)[..16]. Zeros after the last append
+//! are room that is not written yet.
 //!
 //! One append is synced before the next is written. So a write that a crash interrupted can have left one bad append,
-//! at the end; it was never acknowledged, and is cut off. A bad append with a good one anywhere after it is damage.
+//! at the end; it was never acknowledged, and is overwritten with zeros. A bad append with a good one anywhere after it is
+//! damage.
 //!
 //! What died between a write and its sync, or was told that the sync failed, can have left one good append at the end
 //! that is not on the disk. So the last append of another process is written again, same bytes, and synced before
 //! anything is built on it.
+//!
+//! Where there is a second copy, every append is synced in both before it counts. The one with more lines is believed, and
+//! brought to the other, which must be its beginning.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::fs;
 
-use super::disk::{Disk, Names, others_may_write, read_bounded, said};
+use super::disk::{Disk, is_zero, length, trimmed};
+use super::place::{Names, blamed};
 use crate::crypto::{self, Prf};
-use crate::error::{Error, KeeperError, Misuse, Result, Unsupported};
+use crate::error::{Error, KeeperError, Result, Unsupported};
 use crate::keeper::VaultId;
 use crate::wire::{Put as _, Reader};
 use crate::witness::{Line, MAX_LINE};
+
+mod leaf;
+
+use leaf::Leaf;
 
 const NAME: &[u8] = b"customer-vault journal ";
 const VERSION: &[u8] = b"1\n";
@@ -44,17 +52,13 @@ type Tag = [u8; TAG];
 /// The open journal. What it says is in memory.
 #[derive(Debug)]
 pub(super) struct Journal {
-    disk: Disk,
-    path: PathBuf,
     vault: VaultId,
     mac: Prf,
-    file: File,
+    leaves: Vec<Leaf>,
     lines: Vec<Line>,
     /// So many bytes are acknowledged, and end with this tag.
     good: u64,
     tag: Tag,
-    /// A write has failed: nobody knows what lies after the good bytes.
-    broken: bool,
 }
 
 /// What of `lines` is not in `known`: numbers that are there are passed over, gaps and long lines refused.
@@ -85,97 +89,147 @@ fn count(lines: &[Line]) -> u64 {
 impl Journal {
     /// Whether something lies at its place that holds more than a header: lines that nobody may write over.
     pub(super) fn is_in_use(names: &Names) -> bool {
-        fs::metadata(&names.journal).is_ok_and(|file| !file.is_file() || file.len() > length(HEADER))
+        match fs::metadata(&names.journal) {
+            Ok(file) if file.is_file() => {
+                fs::read(&names.journal).map_or(true, |bytes| trimmed(&bytes).len() > HEADER)
+            }
+            there => there.is_ok(),
+        }
     }
 
-    /// A header that a crash left is written again, unless it is the same: a key file that names the vault may already
-    /// be on the disk, and must not meet half a header after the next crash.
+    /// With no line yet. Half a header that a crash left is written again.
     pub(super) fn create(
         disk: &Disk,
-        names: &Names,
+        places: &[Result<Names, KeeperError>],
         key: &[u8; 32],
         vault: VaultId,
     ) -> Result<Self, KeeperError> {
-        if Self::is_in_use(names) {
+        if places.iter().flatten().any(Self::is_in_use) {
             return Err(KeeperError::Exists);
         }
         let mac = Prf::new(key);
         let mut header = [NAME, VERSION, vault.bytes()].concat();
         let tag = mac.tag(&[HEADER_LABEL, &header]);
         header.put(&tag);
-        let mut options = OpenOptions::new();
-        let mut file = disk.create(&names.journal, options.create(true).truncate(false)).map_err(said)?;
-        if read_bounded(&file, length(HEADER))? != header {
-            file.rewind().and_then(|()| disk.cut(&file, 0)).map_err(said)?;
-            disk.write(&file, &header).map_err(said)?;
+        let mut leaves = leaves(disk, places);
+        for (index, leaf) in leaves.iter_mut().enumerate() {
+            let written = match leaf.read(0, HEADER) {
+                Err(KeeperError::Exposed) => Err(KeeperError::Exposed),
+                // A key file that names the vault may already be on the disk, and must not meet half a header after the
+                // next crash: the same bytes are written over it.
+                Ok(there) if there == header => leaf.write_again(&[(0, &header)]),
+                _ => leaf.replace(&header),
+            };
+            written.map_err(|error| blamed(index, error))?;
         }
-        disk.sync(&file).and_then(|()| disk.sync_folder(&names.folder)).map_err(said)?;
-        Ok(Journal {
-            disk: disk.clone(),
-            path: names.journal.clone(),
-            vault,
-            mac,
-            file,
-            lines: Vec::new(),
-            good: length(header.len()),
-            tag,
-            broken: false,
-        })
+        Ok(Journal { vault, mac, leaves, lines: Vec::new(), good: length(header.len()), tag })
     }
 
-    /// Reads all, and cuts off an append that was never acknowledged.
+    /// Reads all of it, wherever it lies, believes the one with the most lines, and brings it to the other. What was never
+    /// acknowledged is overwritten.
     pub(super) fn open(
         disk: &Disk,
-        names: &Names,
+        places: &[Result<Names, KeeperError>],
         key: &[u8; 32],
         vault: VaultId,
         least: u64,
     ) -> Result<Self> {
         let mac = Prf::new(key);
-        let (file, bytes) = read(&names.journal, 0).map_err(|error| match error {
-            KeeperError::Missing => KeeperError::Damaged,
-            error => error,
-        })?;
-        if others_may_write(&file).map_err(said)? {
-            return Err(Misuse::Setting.into());
-        }
-        let scan = scan(&bytes, &mac, vault)?;
+        let mut leaves = leaves(disk, places);
+        let read = |leaf: &mut Leaf| {
+            let bytes = leaf.read(0, usize::MAX)?;
+            match scan(&bytes, &mac, vault) {
+                // It may be anything: nobody writes over it.
+                Err(DAMAGED) if !is_ours(&bytes) => Err(FOREIGN_FILE),
+                scan => scan.map(|scan| (bytes, scan)),
+            }
+        };
+        let found: Vec<_> = leaves.iter_mut().map(read).collect();
+        let scans = found.iter().enumerate().filter_map(|(index, found)| Some((index, found.as_ref().ok()?)));
+        let Some((best, (bytes, scan))) = scans.rev().max_by_key(|(_, (_, scan))| scan.lines.len()) else {
+            let first = found.into_iter().find_map(Result::err).unwrap_or(DAMAGED);
+            return Err(if first == MISSING || first == FOREIGN_FILE { DAMAGED } else { first });
+        };
         if count(&scan.lines) < least {
-            return Err(KeeperError::Damaged.into());
+            return Err(DAMAGED);
         }
-        scan.make_durable(disk, &file, &bytes, 0)?;
-        Ok(Journal {
-            disk: disk.clone(),
-            path: names.journal.clone(),
-            vault,
-            mac,
-            file,
-            lines: scan.lines,
-            good: length(scan.good),
-            tag: scan.tag,
-            broken: false,
-        })
+        for (index, (leaf, found)) in leaves.iter_mut().zip(&found).enumerate() {
+            let all = bytes.get(..scan.good).unwrap_or_default();
+            let written = match found {
+                Ok((other, at)) if index == best || other.get(..at.good) == bytes.get(..at.good) => {
+                    let from = at.good.min(scan.last);
+                    let (header, appends) = (bytes.get(..HEADER), all.get(from..));
+                    leaf.write_again(&[
+                        (0, header.unwrap_or_default()),
+                        (length(from), appends.unwrap_or_default()),
+                    ])
+                }
+                // Another history: whoever mixes them loses one.
+                Ok(_) => return Err(KeeperError::Foreign.into()),
+                Err(DAMAGED | MISSING) => leaf.replace(all),
+                Err(FOREIGN_FILE) => return Err(DAMAGED),
+                Err(Error::Keeper(KeeperError::Io)) => {
+                    leaf.away = true;
+                    continue;
+                }
+                Err(error) => return Err(*error),
+            };
+            match written {
+                Err(error) if index == best => return Err(blamed(index, error).into()),
+                written => leaf.away = written.is_err(),
+            }
+        }
+        let (good, tag) = (length(scan.good), scan.tag);
+        let lines = found.into_iter().nth(best).and_then(Result::ok).map(|(_, scan)| scan.lines);
+        Ok(Journal { vault, mac, leaves, lines: lines.unwrap_or_default(), good, tag })
     }
 
-    /// Takes in what other processes have appended since.
-    pub(super) fn refresh(&mut self) -> Result<(), KeeperError> {
+    /// Takes in what other processes have appended since. `false` where it must be opened again: it is not what it was,
+    /// or not the same in both copies.
+    pub(super) fn catch_up(&mut self) -> Result<bool, KeeperError> {
         // The tag before the end of what is known stands for all of it: a journal that was cut, or put back to an older
         // one, does not have it there.
         let from = self.good.checked_sub(length(TAG)).ok_or(KeeperError::Damaged)?;
-        let (file, tail) = read(&self.path, from).map_err(|error| match error {
-            KeeperError::Missing => KeeperError::Damaged,
-            error => error,
-        })?;
-        if tail.first_chunk() != Some(&self.tag) {
-            return Err(KeeperError::Damaged);
+        let mut more = false;
+        for leaf in &mut self.leaves {
+            match leaf.read(from, TAG.saturating_add(4)) {
+                Ok(bytes) if bytes.starts_with(&self.tag) && !leaf.broken && !leaf.away => {
+                    more |= !is_zero(bytes.get(TAG..).unwrap_or_default());
+                }
+                _ => return Ok(false),
+            }
+        }
+        if !more {
+            return Ok(true);
+        }
+        let tails: Result<Vec<_>, _> =
+            self.leaves.iter_mut().map(|leaf| leaf.read(from, usize::MAX)).collect();
+        let tails = tails?;
+        let Some(first) = tails.first() else { return Ok(false) };
+        if tails.iter().any(|tail| trimmed(tail) != trimmed(first)) {
+            return Ok(false);
         }
         let mut scan =
-            follow(&tail, TAG, self.tag, self.count(), &self.mac).map_err(super::wrapping::narrow)?;
-        scan.make_durable(&self.disk, &file, &tail, from)?;
+            follow(first, TAG, self.tag, self.count(), &self.mac).map_err(super::wrapping::narrow)?;
+        let last = first.get(scan.last..scan.good).unwrap_or_default();
+        for (index, leaf) in self.leaves.iter_mut().enumerate() {
+            leaf.write_again(&[(from.saturating_add(length(scan.last)), last)])
+                .map_err(|error| blamed(index, error))?;
+        }
         self.lines.append(&mut scan.lines);
         self.good = from.saturating_add(length(scan.good));
-        (self.tag, self.file, self.broken) = (scan.tag, file, false);
-        Ok(())
+        self.tag = scan.tag;
+        Ok(true)
+    }
+
+    /// Whether a copy of it was away when it was opened.
+    pub(super) fn is_away(&self) -> bool {
+        self.leaves.iter().any(|leaf| leaf.away)
+    }
+
+    /// Whether it says what `before` said, and perhaps more.
+    pub(super) fn continues(&self, before: &Self) -> bool {
+        self.lines.starts_with(&before.lines)
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -215,41 +269,49 @@ impl Journal {
     }
 
     fn write(&mut self, append: &[u8]) -> Result<(), KeeperError> {
-        if self.broken {
-            self.mend()?;
+        self.mend()?;
+        for (index, leaf) in self.leaves.iter_mut().enumerate() {
+            if let Err(error) = leaf.append(self.good, append) {
+                // What is in one of them alone does not count.
+                self.leaves.iter_mut().for_each(|leaf| leaf.broken = true);
+                return Err(blamed(index, error));
+            }
         }
-        self.broken = true;
-        self.file.seek(SeekFrom::Start(self.good)).map_err(said)?;
-        self.disk.write(&self.file, append).and_then(|()| self.disk.sync(&self.file)).map_err(said)?;
-        self.broken = false;
         Ok(())
     }
 
     /// After a failed sync the operating system may have dropped what it could not write, and say nothing more. So the
-    /// file is opened again, what was acknowledged is read and verified, and the rest cut off.
+    /// file is opened again, what was acknowledged is read and verified, and the rest overwritten.
     fn mend(&mut self) -> Result<(), KeeperError> {
-        let (file, mut bytes) = read(&self.path, 0)?;
-        bytes.truncate(usize::try_from(self.good).map_err(|_| KeeperError::Damaged)?);
-        let scan = scan(&bytes, &self.mac, self.vault).map_err(super::wrapping::narrow)?;
-        if scan.tag != self.tag || length(scan.good) != self.good {
-            return Err(KeeperError::Damaged);
+        for (index, leaf) in self.leaves.iter_mut().enumerate().filter(|(_, leaf)| leaf.broken || leaf.away) {
+            let mended = leaf.read(0, usize::MAX).and_then(|mut bytes| {
+                bytes.truncate(usize::try_from(self.good).map_err(|_| KeeperError::Damaged)?);
+                let scan = scan(&bytes, &self.mac, self.vault).map_err(super::wrapping::narrow)?;
+                if scan.tag != self.tag || length(scan.good) != self.good {
+                    return Err(KeeperError::Damaged);
+                }
+                leaf.clear(self.good)
+            });
+            mended.map_err(|error| blamed(index, error))?;
+            (leaf.broken, leaf.away) = (false, false);
         }
-        self.disk.cut(&file, self.good).and_then(|()| self.disk.sync(&file)).map_err(said)?;
-        self.file = file;
-        self.broken = false;
         Ok(())
     }
 }
 
-fn length(bytes: usize) -> u64 {
-    u64::try_from(bytes).unwrap_or(u64::MAX)
+const DAMAGED: Error = Error::Keeper(KeeperError::Damaged);
+const MISSING: Error = Error::Keeper(KeeperError::Missing);
+
+/// Said here of a file that is no journal at all.
+const FOREIGN_FILE: Error = Error::Keeper(KeeperError::Exists);
+
+fn leaves(disk: &Disk, places: &[Result<Names, KeeperError>]) -> Vec<Leaf> {
+    places.iter().map(|names| Leaf::of(disk, names)).collect()
 }
 
-fn read(path: &Path, from: u64) -> Result<(File, Vec<u8>), KeeperError> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(said)?;
-    file.seek(SeekFrom::Start(from)).map_err(said)?;
-    let bytes = read_bounded(&file, u64::MAX)?;
-    Ok((file, bytes))
+/// A journal by its beginning, or a file of which nothing was written.
+fn is_ours(bytes: &[u8]) -> bool {
+    bytes.starts_with(NAME) || is_zero(bytes)
 }
 
 struct Scan {
@@ -261,24 +323,6 @@ struct Scan {
     tag: Tag,
 }
 
-impl Scan {
-    /// Cuts off what was never acknowledged, and sees that the last good append is on the disk. A sync alone would not
-    /// do: after one that failed a second one may succeed without what the first could not write (Rebello and others,
-    /// "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
-    fn make_durable(&self, disk: &Disk, mut file: &File, bytes: &[u8], from: u64) -> Result<(), KeeperError> {
-        let at = |offset: usize| from.saturating_add(length(offset));
-        if self.good < bytes.len() {
-            disk.cut(file, at(self.good)).map_err(said)?;
-        }
-        let last = bytes.get(self.last..self.good).unwrap_or_default();
-        if !last.is_empty() {
-            file.seek(SeekFrom::Start(at(self.last))).map_err(said)?;
-            disk.write(file, last).map_err(said)?;
-        }
-        if self.last < bytes.len() { disk.sync(file).map_err(said) } else { Ok(()) }
-    }
-}
-
 fn scan(bytes: &[u8], mac: &Prf, vault: VaultId) -> Result<Scan> {
     let tag = header(bytes, mac, vault)?;
     follow(bytes, HEADER, tag, 0, mac)
@@ -287,7 +331,8 @@ fn scan(bytes: &[u8], mac: &Prf, vault: VaultId) -> Result<Scan> {
 /// The appends from `good` on, after `known` lines.
 fn follow(bytes: &[u8], mut good: usize, mut tag: Tag, known: u64, mac: &Prf) -> Result<Scan> {
     let (mut lines, mut last) = (Vec::new(), good);
-    while let Some(rest) = bytes.get(good..).filter(|rest| !rest.is_empty()) {
+    // Zeros to the end are room; they are cut off here, and not before: a tag may end with a zero.
+    while let Some(rest) = bytes.get(good..).filter(|rest| !is_zero(rest)) {
         let there = known.saturating_add(count(&lines));
         match split(rest).filter(|append| append.fits(mac, &tag)) {
             Some(append) => {
@@ -304,7 +349,6 @@ fn follow(bytes: &[u8], mut good: usize, mut tag: Tag, known: u64, mac: &Prf) ->
 }
 
 fn header(bytes: &[u8], mac: &Prf, vault: VaultId) -> Result<Tag> {
-    const DAMAGED: Error = Error::Keeper(KeeperError::Damaged);
     let mut reader = Reader::new(bytes);
     if reader.take(NAME.len()).map_err(|_| DAMAGED)? != NAME {
         return Err(DAMAGED);
@@ -319,6 +363,10 @@ fn header(bytes: &[u8], mac: &Prf, vault: VaultId) -> Result<Tag> {
     }
     let stated = VaultId(reader.array().map_err(|_| DAMAGED)?);
     let tag = reader.array().map_err(|_| DAMAGED)?;
+    // Not written to its end: what stands for the vault may be half of it.
+    if tag == [0; TAG] {
+        return Err(DAMAGED);
+    }
     if stated != vault {
         return Err(KeeperError::Foreign.into());
     }
@@ -374,6 +422,7 @@ impl Append<'_> {
 /// Whether the bad bytes from `at` on can be one interrupted append: they are not longer than one, and no good append
 /// follows. Otherwise a damaged length in the middle would look like the end, and what follows would be thrown away.
 fn is_torn(bytes: &[u8], at: usize, mac: &Prf, before: &Tag, known: u64) -> bool {
+    let bytes = trimmed(bytes);
     let rest = bytes.get(at..).unwrap_or_default();
     if rest.len() > MAX_APPEND.saturating_add(4 + TAG) {
         return false;

@@ -34,7 +34,7 @@ fn file(secret: &FileSecret) -> Vec<u8> {
 }
 
 fn read(bytes: &[u8], secret: &FileSecret) -> Result<Contents> {
-    FileKey::read(bytes, secret, Argon2Cost::LIMIT).map(|(_, contents)| contents)
+    FileKey::open(bytes, secret, Argon2Cost::LIMIT).map(|(_, contents)| contents)
 }
 
 /// The same file with one line said otherwise.
@@ -177,7 +177,7 @@ fn abuse_10_costs_beyond_the_bound_are_refused_before_memory_is_taken() {
         let bytes = with("kdf ", &format!("argon2id {parameters}"));
         assert_eq!(read(&bytes, &secret).err(), Some(Unsupported::Parameters.into()), "{parameters}");
     }
-    let low = FileKey::read(&with("kdf ", "argon2id m=9 t=1 p=1"), &secret, Argon2Cost::insecure_for_tests());
+    let low = FileKey::open(&with("kdf ", "argon2id m=9 t=1 p=1"), &secret, Argon2Cost::insecure_for_tests());
     assert_eq!(low.err(), Some(Unsupported::Parameters.into()), "the caller's bound");
 }
 
@@ -239,7 +239,7 @@ fn contents_that_contradict_themselves_are_refused() {
 fn no_key_is_in_the_file_or_in_debug() {
     let secret = raw();
     let bytes = file(&secret);
-    let (key, contents) = FileKey::read(&bytes, &secret, Argon2Cost::LIMIT).unwrap();
+    let (key, contents) = FileKey::open(&bytes, &secret, Argon2Cost::LIMIT).unwrap();
     let shown = format!("{key:?} {contents:?}");
     for canary in ["c1c1", "C1C1", "193, 193", "7777", "119, 119", "wcHB", "d3d3"] {
         assert!(!shown.contains(canary), "{canary}");

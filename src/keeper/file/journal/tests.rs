@@ -5,7 +5,8 @@ use super::{HEADER, Journal, MAX_LINE, scan};
 use crate::crypto::Prf;
 use crate::error::{Error, KeeperError, Unsupported};
 use crate::keeper::VaultId;
-use crate::keeper::file::disk::{Disk, Names};
+use crate::keeper::file::disk::Disk;
+use crate::keeper::file::place::Names;
 use crate::keeper::file::tests::Folder;
 use crate::witness::Line;
 
@@ -24,17 +25,26 @@ fn names(folder: &Folder) -> Names {
     Names::of(&folder.path("k")).unwrap()
 }
 
+fn create(names: &Names) -> Result<Journal, KeeperError> {
+    Journal::create(&Disk::default(), &[Ok(names.clone())], &KEY, VAULT)
+}
+
+fn open(names: &Names, least: u64) -> Result<Journal, Error> {
+    Journal::open(&Disk::default(), &[Ok(names.clone())], &KEY, VAULT, least)
+}
+
 /// Three appends: lines 1 and 2, line 3, lines 4 to 6. The bytes, and where each append ends.
 fn three(folder: &Folder) -> (Vec<u8>, [usize; 4]) {
     let names = names(folder);
-    let mut journal = Journal::create(&Disk::default(), &names, &KEY, VAULT).unwrap();
+    let mut journal = create(&names).unwrap();
     let mut ends = [HEADER; 4];
     for (end, numbers) in ends.iter_mut().skip(1).zip([1..=2, 3..=3, 4..=6]) {
         journal.append(lines(numbers)).unwrap();
         *end = usize::try_from(journal.good).unwrap();
     }
-    let bytes = fs::read(&names.journal).unwrap();
-    assert_eq!(bytes.len(), ends[3]);
+    let mut bytes = fs::read(&names.journal).unwrap();
+    let room = bytes.split_off(ends[3]);
+    assert!(room.len() >= 64 << 10 && room.iter().all(|byte| *byte == 0));
     (bytes, ends)
 }
 
@@ -45,7 +55,7 @@ fn scanned(bytes: &[u8]) -> Result<Vec<Line>, Error> {
 fn opened(path: &Path, bytes: &[u8], least: u64) -> Result<Journal, Error> {
     fs::write(path, bytes).unwrap();
     let names = Names::of(&path.with_extension("")).unwrap();
-    Journal::open(&Disk::default(), &names, &KEY, VAULT, least)
+    open(&names, least)
 }
 
 #[test]
@@ -65,7 +75,7 @@ fn what_was_appended_is_recalled_after_reopening() {
 #[test]
 fn known_numbers_are_passed_over_and_gaps_refused() {
     let folder = Folder::new();
-    let mut journal = Journal::create(&Disk::default(), &names(&folder), &KEY, VAULT).unwrap();
+    let mut journal = create(&names(&folder)).unwrap();
     assert_eq!(journal.append(lines(2..=2)), Err(KeeperError::Damaged));
     journal.append(lines(1..=3)).unwrap();
     let other = Line { number: 2, bytes: vec![0xEE] };
@@ -80,7 +90,7 @@ fn known_numbers_are_passed_over_and_gaps_refused() {
 #[test]
 fn a_line_beyond_its_bound_is_refused_and_one_at_it_kept() {
     let folder = Folder::new();
-    let mut journal = Journal::create(&Disk::default(), &names(&folder), &KEY, VAULT).unwrap();
+    let mut journal = create(&names(&folder)).unwrap();
     let of = |number, length| Line { number, bytes: vec![1; length] };
     assert_eq!(journal.append(vec![of(1, MAX_LINE + 1)]), Err(KeeperError::Damaged));
     // More than one append holds.
@@ -131,7 +141,8 @@ fn abuse_07_a_torn_tail_is_cut_off_and_appending_goes_on() {
         for fill in [0, 1, 0xFF] {
             let bytes = [good.as_slice(), &vec![fill; more]].concat();
             let mut journal = opened(&path, &bytes, 6).unwrap();
-            assert_eq!(fs::read(&path).unwrap(), good);
+            let left = fs::read(&path).unwrap();
+            assert!(left.starts_with(&good) && left[good.len()..].iter().all(|byte| *byte == 0));
             journal.append(lines(7..=7)).unwrap();
             drop(journal);
             assert_eq!(scanned(&fs::read(&path).unwrap()).unwrap(), lines(1..=7));
@@ -148,7 +159,7 @@ fn abuse_08_lengths_that_lie_take_no_memory() {
         bytes[ends[1]..ends[1] + 4].copy_from_slice(&length.to_be_bytes());
         assert_eq!(scanned(&bytes).err(), Some(KeeperError::Damaged.into()), "{length}");
     }
-    let endless = [good.as_slice(), &vec![0; (1 << 20) + 21]].concat();
+    let endless = [good.as_slice(), &vec![1; (1 << 20) + 21]].concat();
     assert_eq!(scanned(&endless).err(), Some(KeeperError::Damaged.into()), "longer than any append");
 }
 
@@ -164,7 +175,7 @@ fn fewer_lines_than_the_key_file_has_seen_are_damage() {
         assert_eq!(fs::read(&path).unwrap().len(), length, "and nothing was cut");
     }
     fs::remove_file(&path).unwrap();
-    let missing = Journal::open(&Disk::default(), &names(&folder), &KEY, VAULT, 0);
+    let missing = open(&names(&folder), 0);
     assert_eq!(missing.err(), Some(KeeperError::Damaged.into()));
 }
 
@@ -202,12 +213,43 @@ fn lines_of_another_time_are_not_written_over() {
     let folder = Folder::new();
     let (good, ends) = three(&folder);
     let names = names(&folder);
-    let create = || Journal::create(&Disk::default(), &names, &KEY, VAULT).err();
+    let create = || create(&names).err();
     assert_eq!(create(), Some(KeeperError::Exists));
-    assert_eq!(fs::read(&names.journal).unwrap(), good);
+    assert!(fs::read(&names.journal).unwrap().starts_with(&good));
     for length in 0..=ends[0] {
         fs::write(&names.journal, &good[..length]).unwrap();
         assert_eq!(create(), None, "a header that a crash cut short");
-        assert_eq!(fs::read(&names.journal).unwrap(), good[..HEADER]);
+        let left = fs::read(&names.journal).unwrap();
+        assert!(left.starts_with(&good[..HEADER]) && left[HEADER..].iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn room_of_any_length_is_no_line_and_no_damage() {
+    let folder = Folder::new();
+    let (good, _) = three(&folder);
+    for more in [0, 1, 3, 4, 20, 64 << 10, 5 << 20] {
+        assert_eq!(scanned(&[good.as_slice(), &vec![0; more]].concat()).unwrap(), lines(1..=6));
+    }
+}
+
+/// Sectors are written in any order: a beginning that is still zeros is no end where something follows it.
+#[test]
+fn abuse_07_an_append_of_which_any_sectors_are_missing_is_cut_off() {
+    let folder = Folder::new();
+    let names = names(&folder);
+    let mut journal = create(&names).unwrap();
+    journal.append(lines(1..=1)).unwrap();
+    let before = usize::try_from(journal.good).unwrap();
+    journal.append((2..=60).map(|number| Line { number, bytes: vec![0xEE; 60] }).collect()).unwrap();
+    let good = fs::read(&names.journal).unwrap();
+    let end = usize::try_from(journal.good).unwrap();
+    let sectors: Vec<_> = (before..end).step_by(512).collect();
+    for missing in 1..1_u32 << sectors.len() {
+        let mut bytes = good.clone();
+        for (_, sector) in sectors.iter().enumerate().filter(|(at, _)| missing >> at & 1 == 1) {
+            bytes[*sector..(*sector + 512).min(end)].fill(0);
+        }
+        assert_eq!(scanned(&bytes).unwrap(), lines(1..=1), "{missing:b}");
     }
 }

@@ -8,14 +8,18 @@ use super::*;
 use crate::clock::{Clock as _, SystemClock};
 use crate::keeper::Serves;
 
+fn options() -> FileKeeperOptions {
+    FileKeeperOptions::new().shared()
+}
+
 fn shared(path: &Path) -> FileKeeper {
-    FileKeeper::open_shared(path, secret()).unwrap()
+    options().open(path, secret()).unwrap()
 }
 
 /// Files that are bound, and nobody's.
 fn files() -> Folder {
     let folder = Folder::new();
-    let keeper = FileKeeper::create_shared(folder.key(), secret()).unwrap();
+    let keeper = options().create(folder.key(), secret()).unwrap();
     bind(&keeper, VAULT).unwrap();
     folder
 }
@@ -40,17 +44,14 @@ fn each_says_how_many_it_serves() {
     drop(one);
     let alone = reopen(&folder.key()).unwrap();
     assert_eq!((Keeper::serves(&alone), Witness::serves(&alone)), (Serves::OneProcess, Serves::OneProcess));
-    assert_eq!(
-        Keeper::serves(&FileKeeper::create_shared(folder.path("l"), secret()).unwrap()),
-        Serves::OneHost
-    );
+    assert_eq!(Keeper::serves(&options().create(folder.path("l"), secret()).unwrap()), Serves::OneHost);
     assert_eq!(Keeper::serves(&FileKeeper::create(folder.path("m"), secret()).unwrap()), Serves::OneProcess);
 }
 
 #[test]
 fn what_one_handle_does_the_other_sees_at_its_next_call() {
     let folder = Folder::new();
-    let one = FileKeeper::create_shared(folder.key(), secret()).unwrap();
+    let one = options().create(folder.key(), secret()).unwrap();
     let two = shared(&folder.key());
     bind(&one, VAULT).unwrap();
     bind(&two, VAULT).unwrap();
@@ -84,10 +85,8 @@ fn abuse_39_one_that_has_the_files_for_itself_excludes_shared_ones_and_waits_for
     let root = candidate(&alone, 0);
     // Its turn does not come while the other lives.
     let waited = thread::scope(|scope| {
-        let (waits, opens) = (
-            scope.spawn(|| held_or(&one)),
-            scope.spawn(|| FileKeeper::open_shared(folder.key(), secret()).map(drop)),
-        );
+        let (waits, opens) =
+            (scope.spawn(|| held_or(&one)), scope.spawn(|| options().open(folder.key(), secret()).map(drop)));
         (waits.join().unwrap(), opens.join().unwrap())
     });
     assert_eq!(waited, (Err(KeeperError::Locked), Err(KeeperError::Locked.into())));
@@ -110,7 +109,7 @@ fn a_passphrase_is_derived_once_a_handle() {
     let cost = Argon2Cost::new(64 << 10, 3, 1).unwrap();
     let words =
         || FileSecret::passphrase_at(Passphrase::new("correct horse battery".to_owned()).unwrap(), cost);
-    let one = FileKeeper::create_shared(folder.key(), words()).unwrap();
+    let one = options().create(folder.key(), words()).unwrap();
     bind(&one, VAULT).unwrap();
     let timed = |work: &mut dyn FnMut()| {
         let since = SystemClock.monotonic();
@@ -118,7 +117,7 @@ fn a_passphrase_is_derived_once_a_handle() {
         SystemClock.monotonic().checked_sub(since).unwrap()
     };
     let mut two = None;
-    let opening = timed(&mut || two = Some(FileKeeper::open_shared(folder.key(), words()).unwrap()));
+    let opening = timed(&mut || two = Some(options().open(folder.key(), words()).unwrap()));
     let two = two.unwrap();
     let calls = timed(&mut || {
         for epoch in 0..4 {
@@ -174,7 +173,7 @@ fn abuse_36_a_call_killed_at_any_operation_is_finished_by_the_next_call_of_anoth
                 activate(&two, 1, old.id).unwrap();
                 activate(&two, 2, active.id).unwrap();
                 remember(&two, 1).unwrap();
-                let one = faults.open_shared(folder.key(), secret()).unwrap();
+                let one = faults.under(options()).open(folder.key(), secret()).unwrap();
                 let before = faults.operations();
                 if fails_once {
                     faults.fail_once(at);
@@ -217,8 +216,8 @@ fn abuse_36_a_call_killed_at_any_operation_is_finished_by_the_next_call_of_anoth
 fn abuse_37_a_line_of_a_process_that_died_before_its_sync_is_synced_by_the_next() {
     let folder = files();
     let (dies, goes_on) = (KeeperFaults::new(), KeeperFaults::new());
-    let one = dies.open_shared(folder.key(), secret()).unwrap();
-    let two = goes_on.open_shared(folder.key(), secret()).unwrap();
+    let one = dies.under(options()).open(folder.key(), secret()).unwrap();
+    let two = goes_on.under(options()).open(folder.key(), secret()).unwrap();
     dies.kill(2);
     remember(&one, 1).unwrap_err();
     let before = goes_on.operations();
