@@ -56,6 +56,10 @@ impl Disk {
 
     /// The same; made for the owner only where it is not there.
     pub(super) fn open_or_create(&self, path: &Path) -> io::Result<Open> {
+        match self.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            there => return there,
+        }
         self.pass(Operation::Create, path, 0, &[])?;
         let mut options = OpenOptions::new();
         let file = for_owner(options.read(true).write(true).create(true).truncate(false)).open(path)?;

@@ -257,10 +257,7 @@ fn offset(at: usize) -> u64 {
 /// The file in its full length, with its name on the disk. Of one in which nothing was written yet nobody knows that
 /// either is.
 fn prepare(disk: &Disk, names: &Names, blank: bool) -> io::Result<Open> {
-    let mut file = match disk.open(&names.key) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => disk.open_or_create(&names.key)?,
-        there => there?,
-    };
+    let mut file = disk.open_or_create(&names.key)?;
     if blank {
         file.write(0, &vec![0; FILE])?;
         file.sync()?;
