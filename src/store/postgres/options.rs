@@ -94,7 +94,7 @@ impl PostgresOptions {
         self
     }
 
-    /// The most connections of this process.
+    /// The most connections of this process. A backup holds one for as long as it reads, and needs another.
     #[must_use]
     pub fn connections(mut self, most: usize) -> Self {
         self.connections = most.max(1);
