@@ -164,9 +164,6 @@ impl Generation {
     }
 }
 
-/// How far a reader's clock may stand behind the vault's when a ticket comes: further, and it is wrong.
-pub(crate) const BEHIND_MS: i64 = 60_000;
-
 impl Entry {
     pub(crate) fn newest(&self) -> Option<&Generation> {
         self.meta.generations.last()
@@ -210,13 +207,12 @@ impl Entry {
         if found { Ok(entry) } else { Err(Error::RolledBack(RolledBack::Mixed)) }
     }
 
-    /// The latest end of tickets that reach the subject for one of `purposes` and are not over. A reader's clock may be a
-    /// minute behind.
+    /// The latest end of tickets that reach the subject for one of `purposes` and are not over.
     pub(crate) fn tickets_until(&self, now_ms: i64, purposes: impl Fn(u16) -> bool) -> Option<i64> {
         let of = self.meta.generations.iter().flat_map(|generation| &generation.purposes);
         let ends =
             of.filter(|(purpose, _)| purposes(**purpose)).filter_map(|(_, standing)| standing.tickets_ms);
-        ends.map(|end| end.saturating_add(BEHIND_MS)).filter(|end| *end > now_ms).max()
+        ends.filter(|end| *end > now_ms).max()
     }
 
     /// What earlier enrolments have a key for still, and until when.

@@ -13,13 +13,15 @@ use crate::actor::SubjectId;
 use crate::cell::Cell;
 use crate::clock::{Clock, Day, SystemClock};
 use crate::crypto::aead::Cipher;
-use crate::entry::BEHIND_MS;
 use crate::error::{Absent, Denied, Error, Result};
 use crate::grant::{Ciphers, Grant, Now, Source};
 use crate::keeper::VaultId;
 use crate::note::VerifierKey;
 use crate::purpose::Purpose;
 use crate::token::Fields;
+
+/// How far a reader's clock may stand behind the vault's when a ticket comes: further, and it is wrong.
+const BEHIND_MS: i64 = 60_000;
 
 /// Opens sealed values of purpose `P` with a ticket alone. Its process needs no store, no keeper and no root; it has the
 /// shelf keys of the ticket and no others, and wipes them when this and all grants that it gave are dropped.
