@@ -213,9 +213,25 @@ impl State {
 
     /// What is on the token, if it is the token that it was: what is not there shall not count as destroyed because
     /// another one answers, or an empty place.
+    ///
+    /// While other sessions write, a token may show for a moment what is gone, or not yet what is there: damage is looked at
+    /// again before it is believed.
     fn listing<T>(
         &mut self,
         mut then: impl FnMut(&Objects<'_>, Listing) -> Result<T, Trouble>,
+    ) -> Result<T, KeeperError> {
+        for pause in [5, 20, 80] {
+            match self.listing_now(&mut then) {
+                Err(KeeperError::Damaged) => std::thread::sleep(Duration::from_millis(pause)),
+                done => return done,
+            }
+        }
+        self.listing_now(&mut then)
+    }
+
+    fn listing_now<T>(
+        &mut self,
+        then: &mut impl FnMut(&Objects<'_>, Listing) -> Result<T, Trouble>,
     ) -> Result<T, KeeperError> {
         let seen = self.seen;
         let (now, done) = self.with(|objects| {
@@ -253,8 +269,10 @@ impl State {
     }
 
     fn unwrap(&mut self, id: RootId, wrapped: &[u8]) -> Result<RootKey, KeeperError> {
-        if let Some(root) = self.with(|objects| objects.unwrap(id, wrapped))? {
-            return Ok(root);
+        match self.with(|objects| objects.unwrap(id, wrapped)) {
+            Ok(Some(root)) => return Ok(root),
+            Ok(None) | Err(KeeperError::Damaged) => {}
+            Err(why) => return Err(why),
         }
         // The bytes may be another root's, altered, or none at all: whether the root is gone its object says alone.
         self.listing(|_, listing| {
