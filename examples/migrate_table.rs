@@ -127,7 +127,10 @@ async fn demonstrate() -> Fallible<()> {
 
     let mut key = Zeroizing::new([0; 32]);
     rand::rngs::SysRng.try_fill_bytes(key.as_mut_slice())?;
-    let vault = open(&options, &server.dir.join("shop.keys"), FileSecret::key(key), true).await?;
+    // The server's directory may belong to the server's user: the keeper wants one of its own.
+    let keys = server.dir.join("keys");
+    std::fs::create_dir_all(&keys)?;
+    let vault = open(&options, &keys.join("shop.keys"), FileSecret::key(key), true).await?;
     let report = migrate::migrate(&vault, &client, &ProgressBar::new(0)).await?;
     print(&report);
     println!("\nThe same row now:\n");

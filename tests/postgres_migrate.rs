@@ -84,7 +84,8 @@ struct Place {
 impl Place {
     async fn new(name: &str, most: usize) -> Place {
         let server = Server::start(name, &["fsync=off"]);
-        let (url, keys) = (server.url("postgres"), server.dir.join("shop.keys"));
+        let (url, keys) = (server.url("postgres"), server.dir.join("keys").join("shop.keys"));
+        std::fs::create_dir_all(server.dir.join("keys")).unwrap();
         let (good, bad) = sample::rows(most).unwrap();
         assert!(bad.len() >= 12, "{}", bad.len());
         sample::load(&client(&url).await, &[&*good, &*bad].concat()).await.unwrap();

@@ -348,7 +348,9 @@ fn vault_options() -> Options {
 #[test]
 fn abuse_04_a_store_put_back_on_one_server_is_found_by_the_witness_on_another() {
     let (store, mut other) = (Server::start("vault-store", &[]), Server::start("vault-witness", &[]));
-    let folder = server::directory("vault-keeper");
+    // The server's own directory may belong to the server's user: a keeper wants one of its own.
+    let folder = server::directory("vault-keeper").join("keys");
+    std::fs::create_dir(&folder).unwrap();
     let key = || FileSecret::key([7; 32].into());
     FileKeeperOptions::new().shared().create(folder.join("k"), key()).unwrap();
     let rows = || PostgresStore::connect(PostgresOptions::new(&store.url("postgres")).unwrap());
