@@ -29,6 +29,10 @@ const LOCKBOX: usize = 32 + TAG;
 const MAX_HEADER: usize = 1 + 2 + 1 + 3 * MAX_FIELDS + 1 + 4 * MAX_LOCKBOXES;
 /// The longest context and header, or context and what names a lockbox.
 const MAX_AAD: usize = context::MAX + MAX_HEADER;
+/// What most take.
+const SHORT_AAD: usize = 192;
+/// Seal id, purpose and day.
+const LOCKBOX_NAME: usize = SEAL_ID + 2 + 2;
 
 /// A field's place in a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,8 +108,6 @@ pub(crate) fn seal(
     if !sound || plaintext > MAX_PLAINTEXT {
         return Err(Misuse::TooLarge.into());
     }
-    let mut room = [0; MAX_AAD];
-    let mut aad = Aad::new(&mut room, context)?;
     out.reserve_exact(sealed_len(slots, boxes, plaintext));
 
     put_header(shelves, slots, out);
@@ -124,28 +126,28 @@ pub(crate) fn seal(
     let (before, secret) = out.split_at_mut(body);
     let (before, locks) = before.split_at_mut(head);
     let header = before.get(start..).unwrap_or_default();
-    let values = secret.get(COMMITMENT..).unwrap_or_default();
 
-    // Everything that is authenticated goes in, so that any difference between two seals gives another content key,
-    // even with prefix and counter repeated by a fork, a snapshot or a stuck generator (ABUSE 12).
-    let content = ContentKey::derive(
-        &shelves.hedge,
-        &[
-            &unique.prefix,
-            &unique.counter.to_be_bytes(),
-            &length(aad.context()).to_be_bytes(),
-            aad.context(),
-            &length(header).to_be_bytes(),
-            header,
-            &length(values).to_be_bytes(),
-            values,
-        ],
-    );
-    let seal_id = shelves.second_hedge.tag(&[content.expose()]);
-
-    let sealed = lock(shelves, &mut aad, &content, &seal_id, locks).and_then(|()| {
+    let sealed = with_aad(context, header.len(), |aad| {
+        let values = secret.get(COMMITMENT..).unwrap_or_default();
+        // Everything that is authenticated goes in, so that any difference between two seals gives another content key,
+        // even with prefix and counter repeated by a fork, a snapshot or a stuck generator (ABUSE 12).
+        let content = ContentKey::derive(
+            &shelves.hedge,
+            &[
+                &unique.prefix,
+                &unique.counter.to_be_bytes(),
+                &length(aad.context()).to_be_bytes(),
+                aad.context(),
+                &length(header).to_be_bytes(),
+                header,
+                &length(values).to_be_bytes(),
+                values,
+            ],
+        );
+        let seal_id = shelves.second_hedge.tag(&[content.expose()]);
+        lock(shelves, aad, &content, &seal_id, locks)?;
         aad.after_context(&[header])?;
-        aead::seal_once(shelves.suite, content.expose(), &[0; 16], aad.bytes(), secret)
+        aead::seal_once(shelves.suite, content.expose(), aad.bytes(), secret)
     });
     match sealed {
         Ok(tag) => {
@@ -280,9 +282,7 @@ impl<'a> Cell<'a> {
 
     /// Whether the lockbox of a purpose opens under a shelf: then purpose and day are what was sealed.
     pub(crate) fn is_locked_by(&self, context: &Context<'_>, purpose: u16, cipher: &Cipher) -> bool {
-        Aad::new(&mut [0; MAX_AAD], context)
-            .and_then(|mut aad| self.unlock(&mut aad, purpose, cipher))
-            .is_ok()
+        with_aad(context, self.header.len(), |aad| self.unlock(aad, purpose, cipher)).is_ok()
     }
 
     /// Opens one lockbox.
@@ -306,20 +306,35 @@ impl<'a> Cell<'a> {
         cipher: &Cipher,
         read: impl FnOnce(&[u8]) -> Result<T>,
     ) -> Result<T> {
-        let mut room = [0; MAX_AAD];
-        let mut aad = Aad::new(&mut room, context)?;
-        let content = self.unlock(&mut aad, purpose, cipher)?;
-        aad.after_context(&[self.header])?;
         let (body, tag) = self.body.split_last_chunk::<TAG>().ok_or(Error::DoesNotOpen)?;
         with_copy(body, |buffer| {
-            aead::open_once(self.suite, content.expose(), &[0; 16], aad.bytes(), buffer, tag)?;
+            with_aad(context, self.header.len(), |aad| {
+                let content = self.unlock(aad, purpose, cipher)?;
+                aad.after_context(&[self.header])?;
+                aead::open_once(self.suite, content.expose(), aad.bytes(), buffer, tag)
+            })?;
             // A body that opens under two keys would have to decrypt to these zeros under both (ABUSE 11).
-            let (zeros, values) = buffer.split_at_checked(COMMITMENT).ok_or(Error::DoesNotOpen)?;
-            if !crypto::equal(zeros, &[0; COMMITMENT]) {
+            let (zeros, values) = buffer.split_first_chunk::<COMMITMENT>().ok_or(Error::DoesNotOpen)?;
+            if !crypto::all_zero(zeros) {
                 return Err(Error::DoesNotOpen);
             }
             read(values)
         })
+    }
+}
+
+/// Room for a context and a header, or what names a lockbox; the less of it the better, since all of it is written with
+/// zeros first.
+#[inline]
+fn with_aad<T>(
+    context: &Context<'_>,
+    header: usize,
+    work: impl FnOnce(&mut Aad<'_>) -> Result<T>,
+) -> Result<T> {
+    if context.len().saturating_add(header.max(LOCKBOX_NAME)) <= SHORT_AAD {
+        work(&mut Aad::new(&mut [0; SHORT_AAD], context)?)
+    } else {
+        work(&mut Aad::new(&mut [0; MAX_AAD], context)?)
     }
 }
 

@@ -27,8 +27,8 @@ impl Clock for SystemClock {
     fn wall(&self) -> i64 {
         let now = std::time::SystemTime::now();
         match now.duration_since(std::time::UNIX_EPOCH) {
-            Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-            Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, i64::saturating_neg),
+            Ok(since) => millis(since),
+            Err(before) => millis(before.duration()).saturating_neg(),
         }
     }
 
@@ -52,6 +52,12 @@ impl Clock for SystemClock {
             let _ = waiting.await;
         })
     }
+}
+
+/// Whole milliseconds. `as_millis` counts in 128 bits, which shows where every opening asks.
+fn millis(duration: Duration) -> i64 {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    seconds.saturating_mul(1000).saturating_add(i64::from(duration.subsec_millis()))
 }
 
 /// A day in UTC, as days since 1970-01-01: 0 to 65,535 (2149-06-06).

@@ -47,6 +47,15 @@ impl<'a> Context<'a> {
     }
 }
 
+impl Context<'_> {
+    /// How many bytes it takes.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        let parts = self.record.len().saturating_add(self.record_id.len());
+        parts.saturating_add(12 + label::CONTEXT.len() + 16 + 16 + 1)
+    }
+}
+
 /// Authenticated data: a context, which is self-delimiting, and what follows it, which has one form. It lies in memory
 /// that the caller lends, so that nothing of it is moved or allocated.
 pub(crate) struct Aad<'a> {

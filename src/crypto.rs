@@ -31,6 +31,16 @@ pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).to_bool()
 }
 
+/// Whether all are zero, without a timing that depends on where one is not.
+#[inline]
+pub(crate) fn all_zero(bytes: &[u8; 32]) -> bool {
+    let mut any = 0_u8;
+    for byte in bytes {
+        any |= byte;
+    }
+    any == 0
+}
+
 /// SHA-256 (FIPS 180-4) of the parts, joined.
 pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut state = Sha256::new();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -150,6 +150,8 @@ pub(crate) struct Core {
     /// Keys by generation and purpose that are not the first of their enrolment.
     pub(crate) remade: BTreeSet<(u16, u16)>,
     pub(crate) ciphers: Ciphers,
+    /// The day on which it was last used.
+    pub(crate) today: AtomicU16,
 }
 
 /// Proof that a token for purpose `P` was verified for one subject, with that purpose's keys. It comes from
@@ -225,18 +227,28 @@ impl<P: Purpose> Grant<P> {
         }
     }
 
-    /// The same by the wall clock alone, where [`check`](Self::check) comes after what is opened: whether it was set back
-    /// shows then, before anything is given out. Says which day it is.
-    pub(crate) fn check_before(&self) -> Result<Day> {
-        match &self.source {
-            Source::Vault(core) => {
-                let fresh = &core.fresh;
-                let now = Now { wall: fresh.vault.clock.wall(), monotonic: fresh.since.monotonic };
-                core.check(now)?;
-                Ok(now.day())
-            }
+    /// Does `work`, and gives out what it has made only where the grant may be used after it, on the day that `work` was
+    /// told. What comes late is dropped, and why there is nothing is not told late.
+    ///
+    /// It is not checked before: a process may be stopped right after that, so that nothing would be promised by it.
+    pub(crate) fn while_fresh<T>(&self, work: impl Fn(Day) -> Result<T>) -> Result<T> {
+        let mut today = match &self.source {
+            Source::Vault(core) => Day(core.today.load(Ordering::Relaxed)),
             #[cfg(feature = "tickets")]
-            Source::Ticket(shelves) => shelves.check(),
+            Source::Ticket(shelves) => shelves.check()?,
+        };
+        loop {
+            let made = work(today);
+            let now = self.check()?;
+            if now == today {
+                return made;
+            }
+            today = now;
+            match &self.source {
+                Source::Vault(core) => core.today.store(today.0, Ordering::Relaxed),
+                #[cfg(feature = "tickets")]
+                Source::Ticket(_) => {}
+            }
         }
     }
 

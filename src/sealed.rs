@@ -104,14 +104,12 @@ impl<T: Sealable, I> Sealed<T, I> {
     }
 
     pub(crate) fn open_with<P: Purpose>(&self, grant: &Grant<P>, record_id: &[u8]) -> Result<T::Opened<P>> {
-        let today = grant.check_before()?;
-        let mut draft = T::draft::<P>();
-        let opened = self.parsed().and_then(|mut cells| {
-            cells.try_for_each(|cell| open_cell::<T, P>(&cell?, grant, today, record_id, &mut draft))
-        });
-        // By both clocks. A plaintext that comes late is wiped with the draft, and why there is none is not told late.
-        grant.check()?;
-        opened?;
+        let draft = grant.while_fresh(|today| {
+            let mut draft = T::draft::<P>();
+            self.parsed()?
+                .try_for_each(|cell| open_cell::<T, P>(&cell?, grant, today, record_id, &mut draft))?;
+            Ok(draft)
+        })?;
         T::finish(draft)
     }
 }

@@ -5,8 +5,8 @@ mod taken;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use zeroize::Zeroizing;
 
@@ -44,8 +44,12 @@ pub(crate) struct Core {
     pub(crate) prefix: [u8; 16],
     pub(crate) counter: AtomicU64,
     pub(crate) max_seals: u64,
-    /// The cells of the declaration, ready for one day.
-    pub(crate) plan: RwLock<Option<Arc<Plan>>>,
+    /// The cells of the declaration, ready for the first day that is sealed to: found without a lock.
+    pub(crate) first: OnceLock<Arc<Plan>>,
+    /// And for another day.
+    pub(crate) other: RwLock<Option<Arc<Plan>>>,
+    /// The day on which it was last used.
+    pub(crate) today: AtomicU16,
 }
 
 /// How a record's fields lie in cells, and where the cells are sealed to.
@@ -54,6 +58,12 @@ pub(crate) struct Plan {
     as_of: Day,
     today: Day,
     cells: Vec<PlannedCell>,
+}
+
+impl Plan {
+    fn is(&self, as_of: Day, today: Day) -> bool {
+        self.as_of == as_of && self.today == today
+    }
 }
 
 #[derive(Debug)]
@@ -155,8 +165,21 @@ impl<R: Record<Id = I>, I> Sealer<R, I> {
         record_id: &[u8],
         as_of: Option<Day>,
     ) -> Result<Sealed<R, I>> {
-        let now = self.core.check()?;
-        let plan = self.plan(as_of.unwrap_or(now.day()), now)?;
+        self.core.while_fresh(|today| {
+            let as_of = as_of.unwrap_or(today);
+            if as_of > today {
+                return Err(Misuse::AsOfFuture.into());
+            }
+            if let Some(plan) = self.core.first.get()
+                && plan.is(as_of, today)
+            {
+                return self.seal_by(plan, record, record_id);
+            }
+            self.seal_by(&*self.other_plan(as_of, today)?, record, record_id)
+        })
+    }
+
+    fn seal_by(&self, plan: &Plan, record: &R, record_id: &[u8]) -> Result<Sealed<R, I>> {
         let mut lens = Lens::default();
         let mut total = 1_usize;
         for planned in &plan.cells {
@@ -178,7 +201,7 @@ impl<R: Record<Id = I>, I> Sealer<R, I> {
             total = total.saturating_add(len).saturating_add(5);
         }
         if plan.cells.iter().all(|planned| planned.shelves.is_none()) {
-            return Err(self.core.why_nothing(as_of, now));
+            return Err(self.core.why_nothing(plan.as_of, plan.today));
         }
         let mut out = Zeroizing::new(Vec::with_capacity(total));
         out.put_u8(VERSION);
@@ -191,14 +214,21 @@ impl<R: Record<Id = I>, I> Sealer<R, I> {
                 }
             })?;
         }
-        self.core.check()?;
         Ok(Sealed::trusted(std::mem::take(&mut *out)))
     }
 
     fn seal_one<F: Field<Record = R>>(&self, value: &F::Type, record_id: &[u8]) -> Result<Sealed<F>> {
-        let now = self.core.check()?;
-        let shelves = self.core.shelves(F::INFO.terms, now.day(), now)?;
-        let Some(shelves) = shelves else { return Err(self.core.why_nothing(None, now)) };
+        self.core.while_fresh(|today| self.seal_one_on::<F>(today, value, record_id))
+    }
+
+    fn seal_one_on<F: Field<Record = R>>(
+        &self,
+        today: Day,
+        value: &F::Type,
+        record_id: &[u8],
+    ) -> Result<Sealed<F>> {
+        let shelves = self.core.shelves(F::INFO.terms, today, today)?;
+        let Some(shelves) = shelves else { return Err(self.core.why_nothing(today, today)) };
         let padding = F::INFO.padding();
         let slots = [Slot { number: F::INFO.number, padded: padding > 0 }];
         let plaintext = slot::len(value.encoded_len(), padding);
@@ -211,34 +241,36 @@ impl<R: Record<Id = I>, I> Sealer<R, I> {
         self.core.seal_cell::<F>(&shelves, &slots, record_id, plaintext, &mut out, |out| {
             slot::put(value.encoded_len(), padding, out, |out| value.encode(out));
         })?;
-        self.core.check()?;
         Ok(Sealed::trusted(std::mem::take(&mut *out)))
     }
 
-    /// The cells of the declaration, sealed to the days that follow from `as_of`. Kept for today.
-    fn plan(&self, as_of: Day, now: Now) -> Result<Arc<Plan>> {
-        if as_of > now.day() {
-            return Err(Misuse::AsOfFuture.into());
-        }
-        if let Some(plan) = self.core.plan.read().unwrap_or_else(PoisonError::into_inner).as_ref()
-            && plan.as_of == as_of
-            && plan.today == now.day()
+    /// The plan that was made last, or a new one.
+    fn other_plan(&self, as_of: Day, today: Day) -> Result<Arc<Plan>> {
+        if let Some(plan) = self.core.other.read().unwrap_or_else(PoisonError::into_inner).as_ref()
+            && plan.is(as_of, today)
         {
             return Ok(Arc::clone(plan));
         }
+        let plan = Arc::new(self.plan(as_of, today)?);
+        if self.core.first.set(Arc::clone(&plan)).is_err() {
+            *self.core.other.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&plan));
+        }
+        Ok(plan)
+    }
+
+    /// The cells of the declaration, sealed to the days that follow from `as_of`.
+    fn plan(&self, as_of: Day, today: Day) -> Result<Plan> {
         let mut cells: Vec<PlannedCell> = Vec::new();
         for (index, (info, cell)) in R::FIELDS.iter().zip(R::CELLS).enumerate() {
             if *cell == cells.len() {
-                let shelves = self.core.shelves(info.terms, as_of, now)?;
+                let shelves = self.core.shelves(info.terms, as_of, today)?;
                 cells.push(PlannedCell { shelves, slots: Vec::new(), fields: Vec::new() });
             }
             let planned = cells.get_mut(*cell).ok_or(Misuse::UnknownRecord)?;
             planned.slots.push(Slot { number: info.number, padded: info.padding() > 0 });
             planned.fields.push(index);
         }
-        let plan = Arc::new(Plan { as_of, today: now.day(), cells });
-        *self.core.plan.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&plan));
-        Ok(plan)
+        Ok(Plan { as_of, today, cells })
     }
 }
 
@@ -265,6 +297,21 @@ impl Lens {
 }
 
 impl Core {
+    /// Does `work`, and gives out what it has made only where the sealer may be used after it, on the day that `work` was
+    /// told.
+    fn while_fresh<T>(&self, work: impl Fn(Day) -> Result<T>) -> Result<T> {
+        let mut today = Day(self.today.load(Ordering::Relaxed));
+        loop {
+            let made = work(today);
+            let now = self.check()?.day();
+            if now == today {
+                return made;
+            }
+            today = now;
+            self.today.store(today.0, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<Now> {
         let now = self.fresh.vault.now();
         self.fresh.vault.clock_is_sane(now)?;
@@ -281,20 +328,20 @@ impl Core {
 
     /// The shelves of a list of terms, as of a day: without the purposes that do not stand or whose day is over. `None`
     /// where none is left.
-    pub(crate) fn shelves(&self, terms: &[Term], as_of: Day, now: Now) -> Result<Option<Shelves>> {
+    pub(crate) fn shelves(&self, terms: &[Term], as_of: Day, today: Day) -> Result<Option<Shelves>> {
         let mut days = BTreeMap::new();
         for term in terms {
             days.insert(term.purpose.number, last_day(as_of, term.period).ok_or(Misuse::Day)?);
         }
-        self.shelves_for(&days.into_iter().collect::<Vec<_>>(), now)
+        self.shelves_for(&days.into_iter().collect::<Vec<_>>(), today)
     }
 
     /// The same for purposes and days, ascending by purpose.
-    pub(crate) fn shelves_for(&self, days: &[(u16, Day)], now: Now) -> Result<Option<Shelves>> {
+    pub(crate) fn shelves_for(&self, days: &[(u16, Day)], today: Day) -> Result<Option<Shelves>> {
         let (mut boxes, mut hedges) = (Vec::with_capacity(days.len()), None);
         for (purpose, day) in days {
             let Some(key) = self.keys.get(purpose) else { continue };
-            if *day < now.day() || self.fresh.vault.journal.over(*day) {
+            if *day < today || self.fresh.vault.journal.over(*day) {
                 continue;
             }
             let day_key = self.fresh.vault.calendar.day(*day).ok_or(Misuse::Day)?;
@@ -358,10 +405,10 @@ impl Core {
         cell::seal(shelves, &context, unique, slots, plaintext, out, write)
     }
 
-    fn why_nothing(&self, as_of: Option<Day>, now: Now) -> Error {
+    fn why_nothing(&self, as_of: Day, today: Day) -> Error {
         if self.keys.is_empty() {
             Erased::Purpose.into()
-        } else if as_of.is_some_and(|day| day < now.day()) {
+        } else if as_of < today {
             Misuse::Day.into()
         } else {
             Erased::NoConsent.into()

@@ -1,7 +1,7 @@
 //! Grants taken: the way to a plaintext.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU16, AtomicU64};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -280,6 +280,7 @@ impl Inner {
             held,
             remade: remade(meta),
             ciphers: Ciphers::default(),
+            today: AtomicU16::new(since.day().0),
         };
         Ok(Prepared { core, pseudonym })
     }

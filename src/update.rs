@@ -163,7 +163,7 @@ fn update<R: Record<Id = I>, I, P: Purpose>(
             // Nothing of the cell is alive and nothing of it is wanted: the new values are sealed as declared.
             continue;
         }
-        let shelves = core.shelves_for(&days, now)?.ok_or(Erased::Purpose)?;
+        let shelves = core.shelves_for(&days, now.day())?.ok_or(Erased::Purpose)?;
         let mut pieces = if touched.len() == numbers.len() {
             BTreeMap::new()
         } else {
@@ -179,7 +179,7 @@ fn update<R: Record<Id = I>, I, P: Purpose>(
         else {
             continue;
         };
-        let Some(shelves) = core.shelves(field.terms, now.day(), now)? else { continue };
+        let Some(shelves) = core.shelves(field.terms, now.day(), now.day())? else { continue };
         let first = pieces.first_key_value().map_or(0, |(number, _)| *number);
         next.insert(first, Next::New { shelves: Box::new(shelves), pieces });
     }
@@ -217,7 +217,7 @@ async fn renew<R: Record<Id = I>, I, P: Purpose>(
         let (known, unknown): (BTreeMap<_, _>, BTreeMap<_, _>) =
             pieces.into_iter().partition(|(number, _)| known(number));
         if let Some((first, _)) = unknown.first_key_value() {
-            let Some(shelves) = core.shelves_for(&core.live(&cell, &context, now), now)? else {
+            let Some(shelves) = core.shelves_for(&core.live(&cell, &context, now), now.day())? else {
                 return Err(Misuse::UpdateCannotOpen.into());
             };
             next.insert(*first, Next::New { shelves: Box::new(shelves), pieces: unknown });
@@ -225,7 +225,7 @@ async fn renew<R: Record<Id = I>, I, P: Purpose>(
         for (cell, pieces) in by_declared_cell::<R>(known) {
             let field = R::FIELDS.iter().zip(R::CELLS).find(|(_, of)| **of == cell).map(|(field, _)| field);
             let (Some(field), Some((first, _))) = (field, pieces.first_key_value()) else { continue };
-            let shelves = core.shelves(field.terms, from, now)?.ok_or(Erased::Purpose)?;
+            let shelves = core.shelves(field.terms, from, now.day())?.ok_or(Erased::Purpose)?;
             next.insert(*first, Next::New { shelves: Box::new(shelves), pieces });
         }
     }

@@ -70,7 +70,7 @@ pub(crate) struct Inner {
     /// Shred, expire and settle of one process run one after the other.
     pub(crate) maintenance: async_lock::Mutex<()>,
     /// Since when `watch` has kept leases alive: before its last read was sent.
-    lease: Mutex<Option<Now>>,
+    lease: RwLock<Option<Now>>,
     causes: Mutex<VecDeque<u8>>,
     pub(crate) max_seals: u64,
     /// The labels of the records that this process serves.
@@ -117,9 +117,8 @@ impl Inner {
             return true;
         }
         let bound = Duration::from_millis(self.settings.bound_ms.into());
-        let watched = *self.lease.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = |from: Now| now.since(from) < bound;
-        fresh(since) || watched.is_some_and(fresh)
+        fresh(since) || self.lease.read().unwrap_or_else(PoisonError::into_inner).is_some_and(fresh)
     }
 
     pub(crate) fn note_cause(&self) {
@@ -286,7 +285,7 @@ impl Vault {
                 continue;
             }
             // Only after what was read is in memory may others rely on it.
-            *inner.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(since);
+            *inner.lease.write().unwrap_or_else(PoisonError::into_inner) = Some(since);
             inner.journal.complete().await?;
             inner.clock.sleep(half).await;
         }

@@ -27,22 +27,26 @@ impl<'a> Reader<'a> {
         if self.0.is_empty() { Ok(()) } else { Err(SHORT) }
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, n: usize) -> Result<&'a [u8]> {
         let (head, tail) = self.0.split_at_checked(n).ok_or(SHORT)?;
         self.0 = tail;
         Ok(head)
     }
 
+    #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let (head, tail) = self.0.split_first_chunk().ok_or(SHORT)?;
         self.0 = tail;
         Ok(*head)
     }
 
+    #[inline]
     pub(crate) fn u8(&mut self) -> Result<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    #[inline]
     pub(crate) fn u16(&mut self) -> Result<u16> {
         self.array().map(u16::from_be_bytes)
     }
@@ -60,7 +64,17 @@ impl<'a> Reader<'a> {
     }
 
     /// An unsigned LEB128 of at most 32 bits, minimal.
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u32> {
+        // Most are of one byte.
+        if let Some((&byte @ 0..0x80, rest)) = self.0.split_first() {
+            self.0 = rest;
+            return Ok(u32::from(byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u32> {
         let mut value: u32 = 0;
         for shift in [0_u32, 7, 14, 21, 28] {
             let byte = self.u8()?;
@@ -78,6 +92,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes after a varint that counts them.
+    #[inline]
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8]> {
         let n = self.varint()?;
         self.take(usize::try_from(n).map_err(|_| SHORT)?)

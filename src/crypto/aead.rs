@@ -1,9 +1,15 @@
-//! The ciphers. Only this file names one.
+//! The ciphers. Only this module names one: by default those of `RustCrypto`, with the feature `ring` those of `ring`, which
+//! make the same bytes.
 
-use aes_gcm::aead::inout::InOutBuf;
-use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
-use aes_gcm::{Aes256Gcm, Tag};
-use chacha20poly1305::XChaCha20Poly1305;
+#[cfg(feature = "ring")]
+mod assembly;
+#[cfg(any(test, not(feature = "ring")))]
+mod portable;
+
+#[cfg(feature = "ring")]
+use assembly::{Aes, XChaCha};
+#[cfg(not(feature = "ring"))]
+use portable::{Aes, XChaCha};
 
 use crate::error::{Error, Result, Unsupported};
 
@@ -49,10 +55,16 @@ impl Suite {
     }
 }
 
-/// A cipher with its key schedule done. Wiped on drop by the cipher crates.
-pub(crate) enum Cipher {
-    Aes256Gcm(Box<Aes256Gcm>),
-    XChaCha20Poly1305(Box<XChaCha20Poly1305>),
+/// A cipher refused. It says no more.
+#[derive(Debug)]
+struct Failed;
+
+/// A cipher with its key schedule done. Wiped on drop.
+pub(crate) struct Cipher(Kind);
+
+enum Kind {
+    Aes256Gcm(Box<Aes>),
+    XChaCha20Poly1305(Box<XChaCha>),
 }
 
 impl std::fmt::Debug for Cipher {
@@ -63,22 +75,20 @@ impl std::fmt::Debug for Cipher {
 
 impl Cipher {
     pub(crate) fn new(suite: Suite, key: &[u8; 32]) -> Self {
-        match suite {
-            Suite::Aes256Gcm => Cipher::Aes256Gcm(Box::new(Aes256Gcm::new(key.into()))),
-            Suite::XChaCha20Poly1305 => {
-                Cipher::XChaCha20Poly1305(Box::new(XChaCha20Poly1305::new(key.into())))
-            }
-        }
+        Cipher(match suite {
+            Suite::Aes256Gcm => Kind::Aes256Gcm(Box::new(Aes::new(key))),
+            Suite::XChaCha20Poly1305 => Kind::XChaCha20Poly1305(Box::new(XChaCha::new(key))),
+        })
     }
 
     /// Encrypts `buffer` in place and returns the tag. The nonce is the first 12 bytes for AES-256-GCM, all 16 and
     /// eight zeros for XChaCha20-Poly1305.
     pub(crate) fn seal(&self, nonce: &[u8; 16], aad: &[u8], buffer: &mut [u8]) -> Result<[u8; TAG]> {
-        let tag = match self {
-            Cipher::Aes256Gcm(cipher) => seal_gcm(cipher, nonce, aad, buffer),
-            Cipher::XChaCha20Poly1305(cipher) => seal_xchacha(cipher, nonce, aad, buffer),
-        };
-        tag.map(Into::into).map_err(|_| Error::Misuse(crate::error::Misuse::TooLarge))
+        match &self.0 {
+            Kind::Aes256Gcm(cipher) => cipher.seal(short(nonce), aad, buffer),
+            Kind::XChaCha20Poly1305(cipher) => cipher.seal(&long(nonce), aad, buffer),
+        }
+        .map_err(|_| Error::Misuse(crate::error::Misuse::TooLarge))
     }
 
     /// Decrypts `buffer` in place. On failure the buffer holds no plaintext.
@@ -89,27 +99,21 @@ impl Cipher {
         buffer: &mut [u8],
         tag: &[u8; TAG],
     ) -> Result<()> {
-        match self {
-            Cipher::Aes256Gcm(cipher) => open_gcm(cipher, nonce, aad, buffer, tag),
-            Cipher::XChaCha20Poly1305(cipher) => open_xchacha(cipher, nonce, aad, buffer, tag),
+        match &self.0 {
+            Kind::Aes256Gcm(cipher) => cipher.open(short(nonce), aad, buffer, tag),
+            Kind::XChaCha20Poly1305(cipher) => cipher.open(&long(nonce), aad, buffer, tag),
         }
         .map_err(|_| Error::DoesNotOpen)
     }
 }
 
-/// One message under one key: [`Cipher`] without its box, for content keys, which encrypt one body ever.
-pub(crate) fn seal_once(
-    suite: Suite,
-    key: &[u8; 32],
-    nonce: &[u8; 16],
-    aad: &[u8],
-    buffer: &mut [u8],
-) -> Result<[u8; TAG]> {
+/// One message under one key, with a nonce of zeros: [`Cipher`] without its box, for content keys, which encrypt one body
+/// ever.
+pub(crate) fn seal_once(suite: Suite, key: &[u8; 32], aad: &[u8], buffer: &mut [u8]) -> Result<[u8; TAG]> {
     match suite {
-        Suite::Aes256Gcm => seal_gcm(&Aes256Gcm::new(key.into()), nonce, aad, buffer),
-        Suite::XChaCha20Poly1305 => seal_xchacha(&XChaCha20Poly1305::new(key.into()), nonce, aad, buffer),
+        Suite::Aes256Gcm => Aes::new(key).seal(&[0; 12], aad, buffer),
+        Suite::XChaCha20Poly1305 => XChaCha::new(key).seal(&[0; 24], aad, buffer),
     }
-    .map(Into::into)
     .map_err(|_| Error::Misuse(crate::error::Misuse::TooLarge))
 }
 
@@ -117,25 +121,20 @@ pub(crate) fn seal_once(
 pub(crate) fn open_once(
     suite: Suite,
     key: &[u8; 32],
-    nonce: &[u8; 16],
     aad: &[u8],
     buffer: &mut [u8],
     tag: &[u8; TAG],
 ) -> Result<()> {
     match suite {
-        Suite::Aes256Gcm => open_gcm(&Aes256Gcm::new(key.into()), nonce, aad, buffer, tag),
-        Suite::XChaCha20Poly1305 => {
-            open_xchacha(&XChaCha20Poly1305::new(key.into()), nonce, aad, buffer, tag)
-        }
+        Suite::Aes256Gcm => Aes::new(key).open(&[0; 12], aad, buffer, tag),
+        Suite::XChaCha20Poly1305 => XChaCha::new(key).open(&[0; 24], aad, buffer, tag),
     }
     .map_err(|_| Error::DoesNotOpen)
 }
 
-type Outcome<T> = std::result::Result<T, aes_gcm::aead::Error>;
-
-fn short(nonce: &[u8; 16]) -> [u8; 12] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *nonce;
-    [a, b, c, d, e, f, g, h, i, j, k, l]
+fn short(nonce: &[u8; 16]) -> &[u8; 12] {
+    let [short @ .., _, _, _, _] = nonce;
+    short
 }
 
 fn long(nonce: &[u8; 16]) -> [u8; 24] {
@@ -146,24 +145,91 @@ fn long(nonce: &[u8; 16]) -> [u8; 24] {
     out
 }
 
-fn seal_gcm(cipher: &Aes256Gcm, nonce: &[u8; 16], aad: &[u8], buffer: &mut [u8]) -> Outcome<Tag> {
-    cipher.encrypt_inout_detached(&short(nonce).into(), aad, InOutBuf::from(buffer))
-}
+#[cfg(all(test, feature = "ring"))]
+mod tests {
+    use super::{Suite, TAG, assembly, portable};
 
-fn seal_xchacha(cipher: &XChaCha20Poly1305, nonce: &[u8; 16], aad: &[u8], buffer: &mut [u8]) -> Outcome<Tag> {
-    cipher.encrypt_inout_detached(&long(nonce).into(), aad, InOutBuf::from(buffer))
-}
+    type Seal = dyn Fn(&[u8; 32], &[u8; 24], &[u8], &mut [u8]) -> [u8; TAG];
+    type Open = dyn Fn(&[u8; 32], &[u8; 24], &[u8], &mut [u8], &[u8; TAG]) -> bool;
 
-fn open_gcm(c: &Aes256Gcm, nonce: &[u8; 16], aad: &[u8], buffer: &mut [u8], tag: &[u8; TAG]) -> Outcome<()> {
-    c.decrypt_inout_detached(&short(nonce).into(), aad, InOutBuf::from(buffer), tag.into())
-}
+    fn short(nonce: &[u8; 24]) -> &[u8; 12] {
+        nonce.first_chunk().unwrap()
+    }
 
-fn open_xchacha(
-    cipher: &XChaCha20Poly1305,
-    nonce: &[u8; 16],
-    aad: &[u8],
-    buffer: &mut [u8],
-    tag: &[u8; TAG],
-) -> Outcome<()> {
-    cipher.decrypt_inout_detached(&long(nonce).into(), aad, InOutBuf::from(buffer), tag.into())
+    /// Both backends of a suite.
+    fn backends(suite: Suite) -> [(Box<Seal>, Box<Open>); 2] {
+        match suite {
+            Suite::Aes256Gcm => [
+                (
+                    Box::new(|k, n, a, b| portable::Aes::new(k).seal(short(n), a, b).unwrap()),
+                    Box::new(|k, n, a, b, t| portable::Aes::new(k).open(short(n), a, b, t).is_ok()),
+                ),
+                (
+                    Box::new(|k, n, a, b| assembly::Aes::new(k).seal(short(n), a, b).unwrap()),
+                    Box::new(|k, n, a, b, t| assembly::Aes::new(k).open(short(n), a, b, t).is_ok()),
+                ),
+            ],
+            Suite::XChaCha20Poly1305 => [
+                (
+                    Box::new(|k, n, a, b| portable::XChaCha::new(k).seal(n, a, b).unwrap()),
+                    Box::new(|k, n, a, b, t| portable::XChaCha::new(k).open(n, a, b, t).is_ok()),
+                ),
+                (
+                    Box::new(|k, n, a, b| assembly::XChaCha::new(k).seal(n, a, b).unwrap()),
+                    Box::new(|k, n, a, b, t| assembly::XChaCha::new(k).open(n, a, b, t).is_ok()),
+                ),
+            ],
+        }
+    }
+
+    fn bytes<const N: usize>(seed: &mut u64) -> [u8; N] {
+        std::array::from_fn(|_| {
+            *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed.to_be_bytes()[0]
+        })
+    }
+
+    #[test]
+    fn both_backends_make_the_same_bytes_and_open_the_other_s() {
+        let mut seed = 7;
+        for suite in [Suite::Aes256Gcm, Suite::XChaCha20Poly1305] {
+            let [(seal, open), (other_seal, other_open)] = backends(suite);
+            for len in (0..=300).chain([1023, 1024, 1025, 16_384, 65_537]) {
+                let (key, nonce): ([u8; 32], [u8; 24]) = (bytes(&mut seed), bytes(&mut seed));
+                let aad: [u8; 97] = bytes(&mut seed);
+                let aad = &aad[..len % 98];
+                let plain: Vec<u8> = (0..len).map(|_| bytes::<1>(&mut seed)[0]).collect();
+                let (mut one, mut other) = (plain.clone(), plain.clone());
+                let tag = seal(&key, &nonce, aad, &mut one);
+                assert_eq!(tag, other_seal(&key, &nonce, aad, &mut other), "{suite:?}, {len}");
+                assert_eq!(one, other, "{suite:?}, {len}");
+                assert!(other_open(&key, &nonce, aad, &mut one, &tag) && one == plain);
+                assert!(open(&key, &nonce, aad, &mut other, &tag) && other == plain);
+            }
+        }
+    }
+
+    #[test]
+    fn both_refuse_what_was_altered_and_leave_no_plaintext() {
+        let mut seed = 11;
+        for suite in [Suite::Aes256Gcm, Suite::XChaCha20Poly1305] {
+            for (seal, open) in backends(suite) {
+                let (key, nonce): ([u8; 32], [u8; 24]) = (bytes(&mut seed), bytes(&mut seed));
+                let plain = [0x5A; 80];
+                let mut sealed = plain;
+                let tag = seal(&key, &nonce, b"context", &mut sealed);
+                for at in 0..80 + TAG {
+                    let (mut buffer, mut tag) = (sealed, tag);
+                    match buffer.get_mut(at) {
+                        Some(byte) => *byte ^= 1,
+                        None => tag[at - 80] ^= 0x80,
+                    }
+                    assert!(!open(&key, &nonce, b"context", &mut buffer, &tag));
+                    assert!(!buffer.windows(8).any(|part| part == &plain[..8]));
+                }
+                assert!(!open(&key, &nonce, b"contexu", &mut sealed.clone(), &tag));
+                assert!(!open(&key, &[0; 24], b"context", &mut sealed.clone(), &tag));
+            }
+        }
+    }
 }

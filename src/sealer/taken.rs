@@ -2,8 +2,8 @@
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, RwLock};
+use std::sync::atomic::{AtomicU16, AtomicU64};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use super::{Core, Sealer};
 use crate::actor::{Actor, Ground, SubjectId};
@@ -177,7 +177,9 @@ impl Inner {
             prefix: crypto::random()?,
             counter: AtomicU64::new(0),
             max_seals: self.max_seals,
-            plan: RwLock::default(),
+            first: OnceLock::new(),
+            other: RwLock::default(),
+            today: AtomicU16::new(since.day().0),
         })))
     }
 

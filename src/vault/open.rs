@@ -261,7 +261,7 @@ impl Options {
             index,
             ring: RwLock::new(Arc::new(ring)),
             maintenance: async_lock::Mutex::new(()),
-            lease: Mutex::default(),
+            lease: RwLock::default(),
             causes: Mutex::default(),
             max_seals: self.max_seals,
             served: self.schemas.iter().map(|schema| (schema.label(), schema.type_id())).collect(),

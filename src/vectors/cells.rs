@@ -162,7 +162,7 @@ impl Made {
         let mut aad = context(&ID, Shape::Record).bytes();
         aad.put(&self.cell[..self.header]);
         let mut body = body.to_vec();
-        let tag = aead::seal_once(self.suite, &self.content_key(), &[0; 16], &aad, &mut body).unwrap();
+        let tag = aead::seal_once(self.suite, &self.content_key(), &aad, &mut body).unwrap();
         [&self.cell[..self.lock(self.locks.len())], &body, &tag].concat()
     }
 

@@ -28,7 +28,7 @@ fn authenticated(suite: Suite) -> Vec<u8> {
 /// What a key makes of zeros: the bytes to which a plaintext is added.
 fn stream(suite: Suite, key: &[u8; 32], len: usize) -> Vec<u8> {
     let mut zeros = vec![0; len];
-    aead::seal_once(suite, key, &[0; 16], &[], &mut zeros).unwrap();
+    aead::seal_once(suite, key, &[], &mut zeros).unwrap();
     zeros
 }
 
@@ -59,7 +59,7 @@ fn valid_under_both(suite: Suite, plain: &[u8]) -> (Vec<u8>, [u8; TAG]) {
 
 fn decrypted(suite: Suite, key: &[u8; 32], ciphertext: &[u8], tag: &[u8; TAG]) -> Result<Vec<u8>> {
     let mut buffer = ciphertext.to_vec();
-    aead::open_once(suite, key, &[0; 16], &authenticated(suite), &mut buffer, tag)?;
+    aead::open_once(suite, key, &authenticated(suite), &mut buffer, tag)?;
     Ok(buffer)
 }
 
@@ -141,9 +141,8 @@ mod gcm {
 
     /// The hash key, and what is added to the hash, found through the cipher itself.
     fn of_key(key: &[u8; 32]) -> (u128, u128) {
-        let tag = |aad: &[u8]| {
-            u128::from_be_bytes(aead::seal_once(Suite::Aes256Gcm, key, &[0; 16], aad, &mut []).unwrap())
-        };
+        let tag =
+            |aad: &[u8]| u128::from_be_bytes(aead::seal_once(Suite::Aes256Gcm, key, aad, &mut []).unwrap());
         // The hash of nothing is zero; that of a zero block is its length times the key.
         let mask = tag(&[]);
         (mul(tag(&[0; 16]) ^ mask, inverse(128 << 64)), mask)

@@ -37,7 +37,6 @@ const NAME: &str = "customer-vault keeper ";
 const VERSION: &str = "1";
 const UNBOUND: &str = "unbound";
 const SUITE: Suite = Suite::XChaCha20Poly1305;
-const ZERO_NONCE: [u8; 16] = [0; 16];
 
 const ENCRYPTION: &[u8] = b"customer-vault/1 keeper file encryption";
 const COMMITMENT: &[u8] = b"customer-vault/1 keeper file commitment";
@@ -143,7 +142,7 @@ impl FileKey {
         let nonce: [u8; 32] = crypto::random()?;
         let header = self.header(contents, &nonce);
         let mut body = plaintext(contents);
-        let tag = aead::seal_once(SUITE, &self.body_key(&nonce), &ZERO_NONCE, header.as_bytes(), &mut body)?;
+        let tag = aead::seal_once(SUITE, &self.body_key(&nonce), header.as_bytes(), &mut body)?;
         body.put(&tag);
         Ok(format!("{header}body {}\n", Base64::encode_string(&body)).into_bytes())
     }
@@ -188,8 +187,7 @@ impl FileKey {
         let tag = *tag;
         let end = body.len().saturating_sub(TAG);
         body.truncate(end);
-        aead::open_once(SUITE, &self.body_key(&nonce), &ZERO_NONCE, header, &mut body, &tag)
-            .map_err(|_| DAMAGED)?;
+        aead::open_once(SUITE, &self.body_key(&nonce), header, &mut body, &tag).map_err(|_| DAMAGED)?;
         parse(&body, vault, sequence).map_err(|_| DAMAGED)
     }
 

@@ -17,9 +17,6 @@ const LABEL: &[u8] = b"customer-vault/1 keeper wrapped root";
 
 const VERSION: u8 = 1;
 
-/// It wraps one message, so that its nonce may be zero.
-const NONCE: [u8; 16] = [0; 16];
-
 /// 32 bytes on the heap, filled in place: a list of them may grow without leaving copies behind.
 pub(crate) struct WrappingKey(Box<Zeroizing<[u8; 32]>>);
 
@@ -59,14 +56,9 @@ impl WrappingKey {
     /// A version byte, 32 bytes, and the tag.
     fn wrap(&self, vault: VaultId, id: RootId, root: &RootKey) -> Result<Vec<u8>, KeeperError> {
         let mut buffer = Zeroizing::new(*root.expose());
-        let tag = aead::seal_once(
-            Suite::XChaCha20Poly1305,
-            &self.0,
-            &NONCE,
-            &associated(vault, id),
-            buffer.as_mut_slice(),
-        )
-        .map_err(narrow)?;
+        let tag =
+            aead::seal_once(Suite::XChaCha20Poly1305, &self.0, &associated(vault, id), buffer.as_mut_slice())
+                .map_err(narrow)?;
         let mut wrapped = vec![VERSION];
         wrapped.put(buffer.as_slice());
         wrapped.put(&tag);
@@ -86,15 +78,8 @@ impl WrappingKey {
         if version != VERSION {
             return Err(KeeperError::Damaged);
         }
-        aead::open_once(
-            Suite::XChaCha20Poly1305,
-            &self.0,
-            &NONCE,
-            &associated(vault, id),
-            key.as_mut_slice(),
-            &tag,
-        )
-        .map_err(|_| KeeperError::Damaged)?;
+        aead::open_once(Suite::XChaCha20Poly1305, &self.0, &associated(vault, id), key.as_mut_slice(), &tag)
+            .map_err(|_| KeeperError::Damaged)?;
         Ok(RootKey::new(key))
     }
 }
