@@ -9,8 +9,13 @@
 )]
 #![allow(clippy::arithmetic_side_effects, missing_docs, unreachable_pub, dead_code, reason = "a test")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use customer_vault::error::{KeeperError, RolledBack};
-use customer_vault::keeper::{ErasureClass, FileKeeperOptions, FileSecret, Handover, Keeper};
+use customer_vault::keeper::{
+    Candidate, ErasureClass, FileKeeperOptions, FileSecret, Handover, Held, Keeper, RootId, RootKey, VaultId,
+};
 use customer_vault::store::MemoryStore;
 use customer_vault::testing::{ManualClock, MemoryKeeper, grant, test_ground, tester};
 use customer_vault::value::PersonName;
@@ -91,6 +96,8 @@ async fn goes_over(from: impl Keeper + Clone, to: impl Keeper + Clone) {
     assert!(world.open(to.clone()).await.is_err(), "it is not there yet");
     one.replace_root(&me, &why).await.unwrap();
     assert!(reads(&one, &sealed).await && reads(&two, &sealed).await);
+    let alone = world.open(to.clone()).await;
+    assert_eq!(alone.unwrap_err(), KeeperError::HandoverUnderWay.into());
     // The root of before is held for the restore window.
     assert_eq!(handover.remaining().await, Ok(1));
     one.settle(&me, &why).await.unwrap();
@@ -126,6 +133,180 @@ fn a_vault_goes_from_one_keeper_to_another_under_its_readers() {
         goes_over(file("three"), file("four")).await;
     });
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn nothing_is_certified_by_the_new_keeper_alone_while_the_old_one_has_roots() {
+    block_on(async {
+        let world = World::new();
+        let (from, to) = (MemoryKeeper::new(), MemoryKeeper::new());
+        let (me, why) = (tester(), test_ground());
+        let options = world.options();
+        let vault = options.create(world.store.clone(), from.clone(), world.witness.clone()).await.unwrap();
+        let sealed = with_alice(&vault).await;
+        drop(vault);
+        let older = world.store.snapshot();
+        let handover = Handover::new(from.clone(), to.clone());
+        let vault = world.open(handover.clone()).await.unwrap();
+        let forgotten = vault.forget(&id("alice"), Forget::by(&me, &why)).await.unwrap();
+        vault.shred(&me, &why).await.unwrap();
+        drop(vault);
+        world.clock.advance_days(7);
+        let refused = KeeperError::HandoverUnderWay;
+        assert_eq!(world.open(to.clone()).await.unwrap_err(), refused.into());
+        for _ in 0..4 {
+            // Whichever process it is that goes on.
+            let vault = world.open(handover.clone()).await.unwrap();
+            vault.settle(&me, &why).await.unwrap();
+            assert_eq!(handover.remaining().await, Ok(1));
+            assert!(vault.certificate(&forgotten.reference).await.unwrap().is_none());
+            drop(vault);
+            assert_eq!(world.open(to.clone()).await.unwrap_err(), refused.into());
+            world.clock.advance_days(7);
+        }
+        // The old keeper opens the older copy until its root is destroyed.
+        let thief = world.options().open(older, from.snapshot(), NoWitness::new()).await.unwrap();
+        assert!(reads(&thief, &sealed).await);
+        let vault = world.open(handover.clone()).await.unwrap();
+        let settled = vault.settle(&me, &why).await.unwrap();
+        assert_eq!((settled.roots, settled.certificates.len()), (1, 1));
+        drop(vault);
+        assert!(world.open(to.clone()).await.is_ok());
+        assert_eq!(handover.remaining().await, Ok(0));
+    });
+}
+
+/// Of a process that died while it marked, and of a keeper that burned.
+#[test]
+fn a_mark_that_is_left_goes_when_nothing_is_left_with_the_old_keeper() {
+    block_on(async {
+        let world = World::new();
+        let (from, to, burned) = (MemoryKeeper::new(), MemoryKeeper::new(), MemoryKeeper::new());
+        let options = world.options();
+        let vault = options.create(world.store.clone(), to.clone(), world.witness.clone()).await.unwrap();
+        let sealed = with_alice(&vault).await;
+        drop(vault);
+        to.candidate(u64::MAX - 1).await.unwrap();
+        assert!(world.open(to.clone()).await.is_err());
+        let handover = Handover::new(from.clone(), to.clone());
+        drop(world.open(handover.clone()).await.unwrap());
+        assert_eq!(handover.remaining().await, Ok(0));
+        assert!(reads(&world.open(to.clone()).await.unwrap(), &sealed).await);
+
+        let vault = world.open(Handover::new(to.clone(), burned.clone())).await.unwrap();
+        vault.replace_root(&tester(), &test_ground()).await.unwrap();
+        drop((vault, to));
+        let vault = world.open(Handover::new(MemoryKeeper::new(), burned.clone())).await.unwrap();
+        world.weeks(&vault).await;
+        drop(vault);
+        assert!(reads(&world.open(burned).await.unwrap(), &sealed).await);
+    });
+}
+
+/// Fails one call, before or after it took effect.
+#[derive(Clone, Debug)]
+struct Failing<K> {
+    keeper: K,
+    calls: Arc<AtomicU32>,
+    fails: u32,
+    after: bool,
+}
+
+impl<K: Keeper> Failing<K> {
+    async fn call<T>(&self, call: impl Future<Output = Result<T, KeeperError>>) -> Result<T, KeeperError> {
+        let fails = self.calls.fetch_add(1, Ordering::SeqCst) == self.fails;
+        if fails && !self.after {
+            return Err(KeeperError::Unreachable);
+        }
+        let done = call.await;
+        if fails { Err(KeeperError::Unreachable) } else { done }
+    }
+}
+
+impl<K: Keeper> Keeper for Failing<K> {
+    async fn bind(&self, vault: VaultId) -> Result<(), KeeperError> {
+        self.call(self.keeper.bind(vault)).await
+    }
+    async fn candidate(&self, epoch: u64) -> Result<Candidate, KeeperError> {
+        self.call(self.keeper.candidate(epoch)).await
+    }
+    async fn activate(&self, epoch: u64, id: RootId) -> Result<(), KeeperError> {
+        self.call(self.keeper.activate(epoch, id)).await
+    }
+    async fn unwrap(&self, id: RootId, wrapped: &[u8]) -> Result<RootKey, KeeperError> {
+        self.call(self.keeper.unwrap(id, wrapped)).await
+    }
+    async fn destroy(&self, id: RootId) -> Result<(), KeeperError> {
+        self.call(self.keeper.destroy(id)).await
+    }
+    async fn held(&self) -> Result<Vec<Held>, KeeperError> {
+        self.call(self.keeper.held()).await
+    }
+    fn erasure_class(&self) -> ErasureClass {
+        self.keeper.erasure_class()
+    }
+}
+
+/// Does again what has failed.
+async fn insists<T>(mut what: impl AsyncFnMut() -> Result<T>) -> T {
+    for _ in 0..3 {
+        match what().await {
+            Err(Error::Keeper(KeeperError::Unreachable)) => {}
+            done => return done.unwrap(),
+        }
+    }
+    panic!("it fails again and again");
+}
+
+/// A handover in which one call of a keeper fails; false where it had no such call.
+async fn goes_over_although(fails: u32, after: bool) -> bool {
+    let world = World::new();
+    let (from, to) = (MemoryKeeper::new(), MemoryKeeper::new());
+    let (me, why) = (tester(), test_ground());
+    let settings = Settings::default().bound_ms(100).unwrap().grace_days(0).unwrap().height(1).unwrap();
+    let options = || world.options().settings(settings.clone());
+    let vault = options().create(world.store.clone(), from.clone(), world.witness.clone()).await.unwrap();
+    let sealed = with_alice(&vault).await;
+    vault.enroll(&id("bob"), [], &me, &why).await.unwrap();
+    drop(vault);
+
+    let calls = Arc::new(AtomicU32::new(0));
+    let failing =
+        |keeper: &MemoryKeeper| Failing { keeper: keeper.clone(), calls: calls.clone(), fails, after };
+    let handover = Handover::new(failing(&from), failing(&to));
+    let vault = insists(async || world.open(handover.clone()).await).await;
+    let forgotten = vault.forget(&id("bob"), Forget::by(&me, &why)).await.unwrap().reference;
+    insists(async || vault.shred(&me, &why).await).await;
+    insists(async || vault.replace_root(&me, &why).await).await;
+    for day in [7, 14, 21, 28, 35] {
+        let here = from.held().await.unwrap().iter().filter(|root| root.epoch != u64::MAX).count();
+        let certificate = vault.certificate(&forgotten).await.unwrap();
+        assert_eq!(certificate.is_some(), here == 0, "day {day}, call {fails}");
+        assert!(here == 0 || world.open(to.clone()).await.is_err(), "day {day}, call {fails}");
+        world.clock.advance_days(7);
+        insists(async || vault.settle(&me, &why).await).await;
+    }
+    assert_eq!(insists(async || Ok(handover.remaining().await?)).await, 0);
+    drop(vault);
+    let vault = world.open(to.clone()).await.unwrap();
+    assert!(reads(&vault, &sealed).await, "call {fails}");
+    assert!(vault.coverage(&me, &why, |_| {}).await.unwrap().holds());
+    assert!(vault.certificate(&forgotten).await.unwrap().is_some());
+    assert!(to.held().await.unwrap().iter().all(|root| root.epoch < 10), "no mark is left");
+    calls.load(Ordering::SeqCst) > fails
+}
+
+#[test]
+fn any_call_of_either_keeper_fails_once_and_the_new_one_reads_everything() {
+    block_on(async {
+        for after in [false, true] {
+            let mut nth = 0;
+            while goes_over_although(nth, after).await {
+                nth += 1;
+            }
+            assert!(nth > 40, "{nth} calls");
+        }
+    });
 }
 
 #[test]
