@@ -82,7 +82,7 @@ pub fn store_contract_on_threads<S: Store>(store: &S, run: impl Fn(Task<'_>) + S
     }));
 }
 
-/// A future that [`store_contract_on_threads`] has run.
+/// A future that [`store_contract_on_threads`] or `witness_contract_on_threads` has run.
 pub type Task<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 struct Countdown<'a>(&'a AtomicU64);
@@ -405,7 +405,7 @@ async fn walk<S: Store>(store: &S, mut range: Range, limit: usize) -> (Vec<Key>,
 }
 
 /// Polls all of them in turn until all are ready.
-async fn together<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+pub(super) async fn together<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
     poll_fn(|context| {
         for (future, output) in &mut waiting {
@@ -422,6 +422,6 @@ async fn together<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
 }
 
 #[expect(clippy::panic, reason = "a contract test fails by panicking")]
-fn fail(what: &str, error: impl std::fmt::Debug) -> ! {
+pub(super) fn fail(what: &str, error: impl std::fmt::Debug) -> ! {
     panic!("{what}: {error:?}")
 }
