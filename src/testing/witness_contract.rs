@@ -69,7 +69,8 @@ pub fn witness_contract_on_threads<W: Witness>(
             let both = [1, 2].map(|who| threads.spawn(move || tell(who)));
             both.map(|one| one.join().unwrap_or_else(|_| fail("a history", "its thread")))
         });
-        run(Box::pin(async move { of_one_history(&open(round), outcomes).await }));
+        let witness = open(round);
+        run(Box::pin(async move { of_one_history(&witness, outcomes).await }));
         let outcomes = std::thread::scope(|threads| {
             let bind = |vault| {
                 let witness = open(round.saturating_add(100));
@@ -82,8 +83,8 @@ pub fn witness_contract_on_threads<W: Witness>(
         });
         one_of_two(outcomes, "of two vaults that bind one place at once");
     }
+    let witness = open(0);
     run(Box::pin(async move {
-        let witness = open(0);
         bind(&witness).await;
         assert!(recalled(&witness, 1).await == lines(1, LAST), "every line is there once, in order");
     }));
