@@ -44,7 +44,6 @@ use crate::journal::{Event, FENCE};
 use crate::log::{Action, Count};
 use crate::store::{Key, MAX_KEY, Moment, Range, Versioned};
 use crate::tree::{Epoch, Node};
-use crate::vault::RECOVERING;
 use crate::vault::{Inner, Vault};
 
 mod check;
@@ -245,7 +244,7 @@ impl<'a> Old<'a> {
 
 impl Output<'_, '_, '_> {
     fn row(&mut self, name: &Key, row: &Versioned) -> Result<()> {
-        if name == UNFINISHED || name == RECOVERING {
+        if name == UNFINISHED {
             return Ok(());
         }
         self.total = self.total.saturating_add(1);

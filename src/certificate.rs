@@ -8,7 +8,8 @@ use crate::error::{Malformed, Result, RolledBack, Unsupported};
 use crate::key::label;
 use crate::note::{SignedNote, VerifierKey};
 use crate::row::{Plain, Row, wrap};
-use crate::store::{Key, Versioned};
+use crate::shred::NOTES;
+use crate::store::{Key, Range, Versioned};
 use crate::tree::batch::BatchId;
 use crate::vault::{Inner, Vault};
 use crate::wire::{Put as _, Reader};
@@ -180,8 +181,7 @@ impl Pending {
 
     fn decode(bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new(bytes);
-        let version = r.u8()?;
-        if !matches!(version, 1 | 2) {
+        if r.u8()? != 2 {
             return Err(Unsupported::Version.into());
         }
         let mut pending = Pending {
@@ -200,9 +200,7 @@ impl Pending {
         for _ in 0..r.u16()? {
             pending.destroyed.push(r.text()?.to_owned());
         }
-        // Written before there were tickets, it has none.
-        let tickets = if version == 1 { 0 } else { r.u16()? };
-        for _ in 0..tickets {
+        for _ in 0..r.u16()? {
             pending.tickets.push(r.text()?.to_owned());
         }
         while !r.is_empty() {
@@ -210,6 +208,11 @@ impl Pending {
         }
         Ok(pending)
     }
+}
+
+/// Signed notes are kept in clear.
+fn text(row: Versioned) -> Result<String> {
+    String::from_utf8(row.value).map_err(|_| Malformed::Content.into())
 }
 
 impl Vault {
@@ -220,7 +223,64 @@ impl Vault {
     /// What the store says.
     pub async fn certificate(&self, reference: &[u8; 16]) -> Result<Option<Certificate>> {
         let row = self.0.rows.get(&Certificate::name(reference)).await?;
-        row.map(|row| String::from_utf8(row.value).map(Certificate).map_err(|_| Malformed::Content.into()))
-            .transpose()
+        row.map(|row| text(row).map(Certificate)).transpose()
+    }
+
+    /// The signed notes that expiries have left, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn expiry_notes(&self) -> Result<Vec<String>> {
+        let rows = self.0.rows.all(Range::prefix(NOTES)).await?.into_iter();
+        // The names of others are longer.
+        rows.filter(|(name, _)| name.len() == NOTES.len().saturating_add(2))
+            .map(|(_, row)| text(row))
+            .collect()
+    }
+
+    /// The notes that changes of the signing key have left, oldest first: each is signed by the former key and by the one
+    /// that it names. Whoever verifies goes from a key that they trust to the one of today.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn key_notes(&self) -> Result<Vec<String>> {
+        let prefix = [NOTES, b"key"].concat();
+        let length = prefix.len().saturating_add(2);
+        let rows = self.0.rows.all(Range::prefix(&prefix)).await?.into_iter();
+        rows.filter(|(name, _)| name.len() == length).map(|(_, row)| text(row)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pollster::block_on;
+
+    use super::SignedNote;
+    use crate::clock::Day;
+    use crate::ring::KeyKind;
+    use crate::testing::{ManualClock, ephemeral, test_ground, tester};
+    use crate::vault::Options;
+
+    #[test]
+    fn notes_of_expiries_and_of_keys_are_told_apart() {
+        block_on(async {
+            // The number of this day begins with the bytes of "ke".
+            let clock = ManualClock::at(Day(0x6B65));
+            let vault = ephemeral(Options::new().clock(clock.clone())).await.unwrap();
+            let (me, why) = (tester(), test_ground());
+            let mut keys = Vec::new();
+            let mut expiries = Vec::new();
+            for _ in 0..3 {
+                keys.push(vault.change_key(KeyKind::Signing, &me, &why).await.unwrap().note.unwrap());
+                clock.advance_days(1);
+                expiries.push(vault.expire(&me, &why).await.unwrap().note.unwrap());
+            }
+            assert_eq!(vault.expiry_notes().await.unwrap(), expiries);
+            assert_eq!(vault.key_notes().await.unwrap(), keys);
+            let newest = SignedNote::parse(&keys[2]).unwrap();
+            assert!(newest.verify(&vault.verifier_key().unwrap()).unwrap().contains("/key-change\n"));
+        });
     }
 }

@@ -204,6 +204,8 @@ reasons! {
         Unfit = "it cannot make keys that stay inside, or keep entries that stay",
         /// It says destroyed and still unwraps.
         StillUnwraps = "it still opens what it says it has destroyed",
+        /// Roots of the vault still lie with the keeper before it: see [`Handover`](crate::keeper::Handover).
+        HandoverUnderWay = "roots still lie with the keeper before it: open the vault with a handover from that one",
         /// The disk is full.
         Full = "no space left",
         /// The second copy of a key file cannot be read or written. Nothing was changed; reading goes on.

@@ -116,8 +116,9 @@ pub struct ForgetReceipt {
     /// What stays, restricted to its own purpose, and until when.
     pub stays: Vec<(PurposeId, Day)>,
     /// Where tickets that reach the subject are still alive: the latest moment at which one ends, in milliseconds since
-    /// 1970. Until then their recipients' processes, which this vault cannot reach, may read; the subject is *fenced*
-    /// after it, and after the minute by which a reader's clock may be behind. What a recipient has kept is beyond any destruction.
+    /// 1970. Until then, and for the minute by which a reader's clock may be behind, their recipients' processes may read:
+    /// this vault cannot reach them, and the subject is *fenced* there only after it. What a recipient has kept is beyond
+    /// any destruction.
     pub tickets_until_ms: Option<i64>,
 }
 
@@ -130,8 +131,8 @@ pub struct WithdrawReceipt {
     /// The first day on which a shred destroys the key.
     pub due: Day,
     /// Where tickets for the purpose that reach the subject are still alive: the latest moment at which one ends, in
-    /// milliseconds since 1970. Until then, and for the minute by which a reader's clock may be behind, their recipients may
-    /// read.
+    /// milliseconds since 1970. Until then, and for the minute by which a reader's clock may be behind, their recipients'
+    /// processes may read.
     pub tickets_until_ms: Option<i64>,
 }
 

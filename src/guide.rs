@@ -189,9 +189,10 @@ pub mod custody {}
 /// The scratch stores and the file hold all that the vault holds: delete them.
 ///
 /// **Interrupted.** A backup without its end is refused. A restore that was interrupted leaves a store that says
-/// [`StoreError::Unfinished`](crate::error::StoreError::Unfinished); begin it again. On PostgreSQL a backup holds one
-/// transaction open, which keeps `VACUUM` from what it can see; `idle_in_transaction_session_timeout` has to be longer than
-/// the slowest write. On redb the file grows by what is written meanwhile.
+/// [`StoreError::Unfinished`](crate::error::StoreError::Unfinished); begin it again, or, where that says that the store is
+/// not empty, go on with [`recover`](crate::Options::recover). On PostgreSQL a backup holds one transaction open, which
+/// keeps `VACUUM` from what it can see; `idle_in_transaction_session_timeout` has to be longer than the slowest write. On
+/// redb the file grows by what is written meanwhile.
 pub mod backups {}
 
 /// # Forgetting

@@ -174,6 +174,9 @@ impl Journal {
 
     /// Writes lost lines back, the fence row last, and only where it is still as it was when they were found lost: another
     /// process that recovers may have written more since, which must not go away again.
+    ///
+    /// The commit of the fence row says too that the store is being put right, so that from then on nobody takes it for one
+    /// that is as it should be: whoever writes the store takes no line away.
     pub(crate) async fn write_back(&self, lost: &[(Line, Event)], fence: Option<&Versioned>) -> Result<()> {
         for chunk in lost.chunks(1000) {
             let mut batch = Batch::new()?;
@@ -185,11 +188,25 @@ impl Journal {
                 return Err(Error::Busy);
             }
         }
-        let Some((line, _)) = lost.last() else { return Ok(()) };
-        let hash = line.bytes.get(..32).ok_or(Malformed::Length)?;
+        let store = self.head_of(fence)?;
+        let (last, lines) = if let Some((line, _)) = lost.last() {
+            let hash = *line.bytes.first_chunk().ok_or(Malformed::Length)?;
+            (Head { number: line.number, hash }, store.number)
+        } else {
+            self.catch_up(store, 0).await?;
+            if self.with(|state| state.recovering) {
+                // An earlier attempt has written everything back, and has said so.
+                return Ok(());
+            }
+            // Nobody knows what was away.
+            (store, 0)
+        };
+        let event = Event::Restored { lines }.encode();
+        let head = last.next(&self.key, &event);
         let mut batch = Batch::new()?;
+        batch.put(&line_name(head.number), head.line(&event).bytes);
         batch.expect(FENCE, Expect::unchanged(fence));
-        batch.put(FENCE, [&line.number.to_be_bytes()[..], hash].concat());
+        batch.put(FENCE, [&head.number.to_be_bytes()[..], &head.hash].concat());
         match self.rows.commit(batch).await? {
             Committed::Yes => Ok(()),
             Committed::Conflict => Err(Error::Busy),

@@ -287,7 +287,9 @@ impl Roots {
         Ok(self.0.destroy(id).await?)
     }
     pub(crate) async fn held(&self) -> Result<Vec<Held>> {
-        Ok(self.0.held().await?)
+        let held = self.0.held().await?;
+        // What it does not hold may lie with another: it must not count as destroyed.
+        if handover::is_under_way(&held) { Err(KeeperError::HandoverUnderWay.into()) } else { Ok(held) }
     }
     pub(crate) fn erasure_class(&self) -> ErasureClass {
         self.0.erasure_class()

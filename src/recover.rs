@@ -9,8 +9,8 @@ use crate::key::{Secret, Tag};
 use crate::store::Committed;
 use crate::tree::{ATTEMPTS, Draft, Tree};
 
-/// Does again what the store has lost, then writes the lost lines back and replaces the root. Returns how many lines
-/// there were. It may be run again after a crash: each step finds its own work done.
+/// Does again what the store has lost, then writes the lost lines back, with one that says that it is under way, and
+/// replaces the root. Returns how many lines were lost. It may be run again after a crash: each step finds its own work done.
 pub(crate) async fn replay(tree: &Tree, journal: &Journal, now_ms: i64) -> Result<u64> {
     let (lost, fence) = journal.lost().await?;
     for (_, event) in &lost {

@@ -60,6 +60,7 @@ pub struct SettleReceipt {
     pub certificates: Vec<Certificate>,
 }
 
+/// Signed notes: of expiries, and of changes of the signing key.
 pub(crate) const NOTES: &[u8] = b"N";
 
 /// The row of an expiry that is under way.
@@ -287,18 +288,6 @@ impl Vault {
             }
         }
         Err(Error::Busy)
-    }
-
-    /// The signed notes that expiries have left, oldest first.
-    ///
-    /// # Errors
-    ///
-    /// What the store says.
-    pub async fn expiry_notes(&self) -> Result<Vec<String>> {
-        let rows = self.0.rows.all(Range::prefix(NOTES)).await?;
-        rows.into_iter()
-            .map(|(_, row)| String::from_utf8(row.value).map_err(|_| Malformed::Content.into()))
-            .collect()
     }
 }
 

@@ -3,7 +3,7 @@
 //! The port is three calls. What a store must promise is written at each, and the contract tests of the `testing`
 //! feature check it: run them against your own store before you trust it.
 
-use std::{collections::HashSet, fmt, fs, future::Future, path::Path, pin::Pin, sync::Arc};
+use std::{collections::HashSet, fmt, future::Future, pin::Pin, sync::Arc};
 
 use crate::crypto;
 use crate::custody::Concern;
@@ -15,6 +15,7 @@ mod memory;
 pub(crate) mod postgres;
 #[cfg(feature = "redb")]
 mod redb;
+mod volume;
 
 /// What a pool of the shop's own is made of.
 #[cfg(feature = "postgres")]
@@ -26,6 +27,7 @@ pub(crate) use postgres::staged_failure;
 pub use postgres::{PostgresOptions, PostgresStore};
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;
+pub use volume::Volume;
 
 /// The name of a row. Compared as bytes.
 pub type Key = Vec<u8>;
@@ -228,39 +230,6 @@ pub trait Moment: Send {
 
 /// What [`Store::moment`] gives.
 pub type Moments = Result<Option<Box<dyn Moment>>, StoreError>;
-
-/// A disk or partition, as the operating system numbers it while it runs. Two paths of one volume fail together, and are
-/// stolen together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Volume(u64);
-
-impl Volume {
-    /// That of a file; where there is none, of its folder. `None` where neither is there, and on systems other than Unix.
-    ///
-    /// Subvolumes of one disk (btrfs, bind mounts apart) have numbers of their own: different volumes may be one disk.
-    #[must_use]
-    pub fn of(path: &Path) -> Option<Self> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let there = fs::metadata(path).or_else(|_| fs::metadata(folder.unwrap_or(Path::new("."))));
-        there.ok().and_then(|there| device(&there)).map(Volume)
-    }
-
-    #[cfg(feature = "redb")]
-    pub(crate) fn of_file(file: &fs::File) -> Option<Self> {
-        file.metadata().ok().and_then(|there| device(&there)).map(Volume)
-    }
-}
-
-#[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
-fn device(there: &fs::Metadata) -> Option<u64> {
-    Some(std::os::unix::fs::MetadataExt::dev(there))
-}
-
-#[cfg(not(unix))]
-fn device(_there: &fs::Metadata) -> Option<u64> {
-    None
-}
 
 /// Rows with versions. Every promise here is checked by `testing::store_contract`.
 pub trait Store: Send + Sync + fmt::Debug + 'static {

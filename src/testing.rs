@@ -24,6 +24,7 @@ mod keeper_faults;
 mod medium;
 mod memory_keeper;
 mod store_contract;
+mod witness_contract;
 
 #[cfg(feature = "redb")]
 pub use disk::{DiskOperation, FaultDisk, Survivors};
@@ -31,6 +32,7 @@ pub use faults::{Call, CommitFault, Counts, FaultStore, yield_now};
 pub use keeper_faults::KeeperFaults;
 pub use memory_keeper::MemoryKeeper;
 pub use store_contract::{Task, store_contract, store_contract_on_threads};
+pub use witness_contract::{witness_contract, witness_contract_on_threads};
 
 /// A clock that stands still until it is moved. Clones are the same clock.
 #[derive(Clone, Debug)]

@@ -31,7 +31,6 @@ mod subject;
 
 pub use audit::LogReport;
 pub use open::Options;
-pub(crate) use open::RECOVERING;
 pub use settings::{RestoreWindow, Settings};
 pub(crate) use subject::Subject;
 

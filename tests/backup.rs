@@ -76,6 +76,26 @@ fn a_chain_may_be_signed_by_keys_that_followed_each_other() {
     });
 }
 
+/// The vault does not believe a retired key any more; the last part names the others by their hashes.
+#[test]
+fn a_chain_from_before_a_retired_key_is_restored_by_its_last_part() {
+    block_on(async {
+        let shop = Shop::open().await;
+        let (me, why) = (tester(), test_ground());
+        shop.enroll(0..3).await;
+        let mut backups = vec![shop.full().await];
+        shop.vault.change_key(KeyKind::Signing, &me, &why).await.unwrap();
+        shop.enroll(3..5).await;
+        backups.push(shop.since(backups.last().unwrap()).await);
+        shop.vault.retire_keys(KeyKind::Signing, &me, &why).await.unwrap();
+        shop.enroll(5..6).await;
+        backups.push(shop.since(backups.last().unwrap()).await);
+        assert_eq!(shop.vault.verify_backup(parts(&backups), &me, &why).await.unwrap().opens, Opens::Now);
+        let restored = shop.restore(parts(&backups)).await.unwrap();
+        assert!(shop.reads(&restored, 0).await && shop.reads(&restored, 5).await);
+    });
+}
+
 #[test]
 fn whoever_was_forgotten_after_the_backup_stays_forgotten() {
     block_on(async {

@@ -4,6 +4,8 @@
 #![allow(clippy::arithmetic_side_effects, missing_docs, unreachable_pub, dead_code)]
 #![allow(clippy::exhaustive_enums, clippy::exhaustive_structs)]
 
+#[path = "drill/raced.rs"]
+mod raced;
 #[path = "backup/shop.rs"]
 mod shop;
 
@@ -206,6 +208,38 @@ fn a_restore_brings_back_what_was_shredded_until_it_is_shredded_again() {
         assert!(before.len() == 2 && epochs.iter().all(|epoch| *epoch < 4), "{after}");
         assert!(epochs.iter().max() > before.iter().map(|(_, epoch, _)| epoch).max(), "{after}");
         assert!(after.ways.iter().all(|way| way.until_ms.is_some()), "{after}");
+    });
+}
+
+/// The clock has jumped: nothing is shredded until somebody confirms the time, and what came back is said to be there.
+#[test]
+fn after_ten_days_without_a_process_a_restore_says_what_it_brought_back() {
+    block_on(async {
+        let shop = Shop::open().await;
+        let (me, why) = (shop.me(), shop.why());
+        shop.enroll(0..3).await;
+        let backup = shop.full().await;
+        shop.forget(1).await;
+        shop.vault.shred(me, why).await.unwrap();
+        shop.clock.advance_days(10);
+        let store = MemoryStore::new();
+        let vault = shop.restore_into(&store, [&backup.part[..]]).await.unwrap();
+        assert!(!shop.reads(&vault, 1).await);
+        assert!(matches!(vault.shred(me, why).await, Err(Error::Halted(_))));
+        let in_the_store = async |vault: &Vault| {
+            let who = vault.who_can_read(&id(1), me, why).await.unwrap();
+            who.ways.iter().any(|way| way.source == Source::Store)
+        };
+        assert!(in_the_store(&vault).await);
+        drop(vault);
+        let vault = shop.options().open(store, shop.keeper.clone(), shop.keeper.clone()).await.unwrap();
+        assert!(in_the_store(&vault).await);
+        let mut part = Vec::new();
+        vault.backup(&mut part, &mut std::io::sink(), Backup::full(me, why)).await.unwrap();
+        assert_eq!(vault.verify_backup([&part[..]], me, why).await.unwrap().forgotten, 1);
+        vault.confirm_time(me, why).await.unwrap();
+        vault.shred(me, why).await.unwrap();
+        assert!(!in_the_store(&vault).await);
     });
 }
 

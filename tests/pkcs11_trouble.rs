@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use customer_vault::error::KeeperError;
 use customer_vault::keeper::{
-    Candidate, ErasureClass, Held, Keeper, Pkcs11Keeper, Pkcs11Options, RootId, RootKey, TokenCopies,
-    TokenPin, TokenSlot, VaultId,
+    Candidate, ErasureClass, Handover, Held, Keeper, Pkcs11Keeper, Pkcs11Options, RootId, RootKey,
+    TokenCopies, TokenPin, TokenSlot, VaultId,
 };
 use customer_vault::store::{MemoryStore, RedbStore};
 use customer_vault::testing::{MemoryKeeper, test_ground, tester, yield_now};
@@ -43,6 +43,42 @@ fn a_token_that_makes_weaker_keys_than_it_is_asked_for_is_refused() {
             assert_eq!(keeper.held().await.unwrap(), [], "nothing is left of it");
             tokens.plans("");
             keeper.candidate(0).await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_vault_goes_to_a_token_and_from_one_to_another() {
+    alone("a_vault_goes_to_a_token_and_from_one_to_another", &["vault", "next"], |_| {
+        block_on(async {
+            let (me, why, clock, store) = (tester(), test_ground(), clock(), MemoryStore::new());
+            let (first, memory) = (MemoryKeeper::new(), MemoryKeeper::new());
+            let vault =
+                vault_options(&clock).create(store.clone(), first.clone(), memory.clone()).await.unwrap();
+            let alice = id("alice");
+            vault.enroll(&alice, [], &me, &why).await.unwrap();
+            let hers = sealed(&vault, &alice).await;
+            drop(vault);
+            let alone =
+                async |label| vault_options(&clock).open(store.clone(), opened(label), memory.clone()).await;
+            let handover = Handover::new(first, opened("vault"));
+            let vault =
+                vault_options(&clock).open(store.clone(), handover.clone(), memory.clone()).await.unwrap();
+            vault.replace_root(&me, &why).await.unwrap();
+            assert_eq!(alone("vault").await.unwrap_err(), KeeperError::HandoverUnderWay.into());
+            assert_eq!(vault.settle(&me, &why).await.unwrap().roots, 1);
+            drop(vault);
+            opens(&alone("vault").await.unwrap(), &alice, &hers).await.unwrap();
+
+            let handover = Handover::new(opened("vault"), opened("next"));
+            let vault =
+                vault_options(&clock).open(store.clone(), handover.clone(), memory.clone()).await.unwrap();
+            vault.replace_root(&me, &why).await.unwrap();
+            assert_eq!(alone("next").await.unwrap_err(), KeeperError::HandoverUnderWay.into());
+            assert_eq!(vault.settle(&me, &why).await.unwrap().roots, 1);
+            assert_eq!(handover.remaining().await, Ok(0));
+            drop(vault);
+            opens(&alone("next").await.unwrap(), &alice, &hers).await.unwrap();
         });
     });
 }

@@ -5,6 +5,8 @@
 //! looks at invariants 6 and 7 in each. It is the protocol that is checked here, not the code: that the code follows it is
 //! what `races.rs`, `crash.rs` and `restore.rs` look at.
 //!
+//! A handover from one keeper to another has a model of its own.
+//!
 //! `VAULT_PROTOCOL=1` lets one call of store, keeper or witness more fail in each of them, and takes long.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::arithmetic_side_effects, clippy::print_stdout, missing_docs, unreachable_pub)]
@@ -13,6 +15,8 @@
 
 #[path = "protocol/changes.rs"]
 mod changes;
+#[path = "protocol/handover.rs"]
+mod handover;
 #[path = "protocol/model.rs"]
 mod model;
 #[path = "protocol/roots.rs"]

@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use customer_vault::error::{KeeperError, Misuse, RolledBack};
 use customer_vault::keeper::{
-    BaoOptions, ErasureClass, Held, Keeper, ServerCopies, Serves, TransitKeeper, VaultId,
+    BaoOptions, ErasureClass, Handover, Held, Keeper, ServerCopies, Serves, TransitKeeper, VaultId,
 };
 use customer_vault::store::MemoryStore;
-use customer_vault::testing::{ManualClock, ephemeral, grant, test_ground, tester};
+use customer_vault::testing::{ManualClock, MemoryKeeper, ephemeral, grant, test_ground, tester};
 use customer_vault::value::PersonName;
 use customer_vault::witness::KvWitness;
 use customer_vault::*;

@@ -247,7 +247,7 @@ impl Past {
                 let lost = self.withdrawn.iter().filter(|(_, line)| *line > lines);
                 self.due.extend(lost.map(|(purpose, _)| (What::Withdrawn(*purpose), (Day(0), 0))));
                 // Days may have come back too.
-                self.days.retain(|_| false);
+                self.days.clear();
             }
             _ => {}
         }

@@ -23,10 +23,11 @@ impl Options {
     /// today: they are in no backup.
     ///
     /// Rows are written while the parts are read, and the store opens for nobody until all parts were found whole, signed by
-    /// this vault, in order, and under a root that the keeper holds. A restore that was interrupted, or refused, leaves a
-    /// store that says [`StoreError::Unfinished`](crate::error::StoreError::Unfinished); begun again with it, a restore clears it first. One that
-    /// was interrupted after that is an older store: [`recover`](Self::recover) it. Takes some MiB of memory, and more for
-    /// the journal.
+    /// this vault, in order, and under a root that the keeper holds. A restore that was interrupted until then, or refused,
+    /// leaves a store that says [`StoreError::Unfinished`](crate::error::StoreError::Unfinished) to everybody, and that a
+    /// restore which is begun again clears first. Interrupted after that, it leaves an older copy of the vault, for
+    /// [`recover`](Self::recover) to go on with: [`open`](Self::open) refuses it until that has come to its end, and a
+    /// restore says [`BackupError::NotEmpty`]. Takes some MiB of memory, and more for the journal.
     ///
     /// Make a full backup afterwards: an increment would hold every row.
     ///

@@ -101,11 +101,13 @@ pub(crate) enum Event {
         epoch_left: u64,
         lines: u64,
     },
-    /// A copy of the store that had so many lines was put right: what was shredded after them may have been in it again,
+    /// A copy of the store that had so many lines is being put right: what was shredded after them may be in it again,
     /// until the next shred.
     Restored {
         lines: u64,
     },
+    /// It was put right to the end.
+    Recovered,
 }
 
 /// Which tokens are refused.
@@ -226,6 +228,7 @@ impl Event {
                 out.put_u8(33);
                 out.put_u64(*lines);
             }
+            Event::Recovered => out.put_u8(34),
         }
         out
     }
@@ -276,6 +279,7 @@ impl Event {
             31 => Event::BackupDone { id: r.array()? },
             32 => Event::Shredded { day: Day(r.u16()?), epoch_left: r.u64()?, lines: r.u64()? },
             33 => Event::Restored { lines: r.u64()? },
+            34 => Event::Recovered,
             _ => return Err(Unsupported::Version.into()),
         };
         r.end()?;

@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) tokens_from: u16,
     /// The highest number that a key of the vault was given.
     pub(crate) last_key: u16,
+    /// An older copy of the store is being put right.
+    pub(crate) recovering: bool,
 }
 
 /// A day, or none yet.
@@ -68,8 +70,9 @@ impl State {
             Event::Created
             | Event::BackupBegun { .. }
             | Event::BackupDone { .. }
-            | Event::Shredded { .. }
-            | Event::Restored { .. } => {}
+            | Event::Shredded { .. } => {}
+            Event::Restored { .. } => self.recovering = true,
+            Event::Recovered => self.recovering = false,
             Event::Registry => self.registry = self.registry.saturating_add(1),
             Event::Keys { tokens_from, last } => {
                 self.last_key = self.last_key.max(*last);

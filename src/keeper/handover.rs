@@ -8,11 +8,14 @@ use crate::error::KeeperError;
 /// 1. Open the vault in **all** processes with a handover instead of the keeper (one that has only `from` would not find the
 ///    new roots).
 /// 2. [`replace_root`](crate::Vault::replace_root), or wait for the next shred: from then on the root lies with `to`.
-/// 3. [`settle`](crate::Vault::settle) as usual. When it has returned without an error and [`remaining`](Self::remaining) says 0
-///    after it, which takes the restore window, open the vault with `to` alone.
+/// 3. [`settle`](crate::Vault::settle) as usual. When [`remaining`](Self::remaining) says 0 after it, which takes the restore
+///    window, open the vault with `to` alone.
 ///
-/// **Not before.** To a vault that is opened with `to` alone, a root that `from` still holds is one that is gone: it would
-/// certify its destruction, under the class of `to`.
+/// **Not before.** To a vault that is opened with `to` alone, a root that `from` still holds would be one that is gone: it
+/// would certify its destruction, under the class of `to`. So before the first root is made there, `to` gets a candidate
+/// that never becomes a root, and that goes when `from` has nothing left; while it is there, a vault that is opened with
+/// `to` alone says [`KeeperError::HandoverUnderWay`]. Where `from` is lost for ever, hand over from a new keeper that has
+/// nothing: that says, in your name, that nothing is left.
 ///
 /// Each step may be repeated and interrupted anywhere. Once a root of `to` has been activated and the last but one of `from`
 /// is to be destroyed, `from` gets a root that wraps nothing and is active for ever: it cannot be gone back to. What is left
@@ -29,6 +32,14 @@ pub struct Handover<A, B> {
 /// The epoch of a root that wraps nothing.
 const END: u64 = u64::MAX;
 
+/// The epoch that the candidate would follow that stands with `to` for what `from` still has.
+const UNDER_WAY: u64 = u64::MAX - 1;
+
+/// Whether a keeper that holds this is one of two.
+pub(super) fn is_under_way(held: &[Held]) -> bool {
+    held.iter().any(|root| root.epoch == UNDER_WAY)
+}
+
 impl<A: Keeper, B: Keeper> Handover<A, B> {
     /// From one keeper to another. Both may be open already; `to` is new, or is bound to this vault.
     #[must_use]
@@ -36,13 +47,20 @@ impl<A: Keeper, B: Keeper> Handover<A, B> {
         Handover { from, to }
     }
 
-    /// How many roots still lie with the keeper that goes.
+    /// How many roots still lie with the keeper that goes. Where it says 0, `to` has been told, and stands alone from
+    /// then on.
     ///
     /// # Errors
     ///
-    /// Where it cannot be reached.
+    /// Where one of them cannot be reached.
     pub async fn remaining(&self) -> Result<usize, KeeperError> {
-        Ok(self.left().await?.len())
+        let left = self.left().await?.len();
+        if left == 0 {
+            for mark in self.marks().await? {
+                self.to.destroy(mark).await?;
+            }
+        }
+        Ok(left)
     }
 
     /// What the keeper that goes has for the vault.
@@ -50,6 +68,22 @@ impl<A: Keeper, B: Keeper> Handover<A, B> {
         let mut held = self.from.held().await?;
         held.retain(|root| root.epoch != END);
         Ok(held)
+    }
+
+    /// What says with `to` that roots lie elsewhere: one, or more where processes were at it at once.
+    async fn marks(&self) -> Result<Vec<RootId>, KeeperError> {
+        let held = self.to.held().await?;
+        Ok(held.iter().filter(|root| root.epoch == UNDER_WAY).map(|root| root.id).collect())
+    }
+
+    /// Has `to` say so, before it gets a root.
+    async fn mark(&self) -> Result<(), KeeperError> {
+        if self.left().await?.is_empty() || !self.marks().await?.is_empty() {
+            return Ok(());
+        }
+        self.to.candidate(UNDER_WAY).await?;
+        // Another process may have taken the last root from `from` since, and have found no mark to take away.
+        self.remaining().await.map(drop)
     }
 
     /// Lets the keeper that goes give up its active root.
@@ -71,6 +105,7 @@ impl<A: Keeper, B: Keeper> Keeper for Handover<A, B> {
     }
 
     async fn candidate(&self, epoch: u64) -> Result<Candidate, KeeperError> {
+        self.mark().await?;
         self.to.candidate(epoch).await
     }
 
@@ -100,7 +135,10 @@ impl<A: Keeper, B: Keeper> Keeper for Handover<A, B> {
     async fn destroy(&self, id: RootId) -> Result<(), KeeperError> {
         self.to.destroy(id).await?;
         let held = self.from.held().await?;
-        let Some(root) = held.iter().find(|root| root.id == id) else { return Ok(()) };
+        let Some(root) = held.iter().find(|root| root.id == id) else {
+            // Perhaps one that died right after it had destroyed the last.
+            return self.remaining().await.map(drop);
+        };
         let newest = held.iter().filter(|root| root.activated).map(|root| root.epoch).max();
         let is_active = root.activated && Some(root.epoch) == newest;
         let moved =
@@ -108,12 +146,13 @@ impl<A: Keeper, B: Keeper> Keeper for Handover<A, B> {
         if is_active && moved().await? {
             self.end().await?;
         }
-        self.from.destroy(id).await
+        self.from.destroy(id).await?;
+        self.remaining().await.map(drop)
     }
 
     async fn held(&self) -> Result<Vec<Held>, KeeperError> {
         let mut held = self.left().await?;
-        held.extend(self.to.held().await?);
+        held.extend(self.to.held().await?.into_iter().filter(|root| root.epoch != UNDER_WAY));
         Ok(held)
     }
 

@@ -12,6 +12,7 @@ use crate::store::{
 };
 
 mod moment;
+mod scans;
 
 /// Tries each promise of [`Store`] on an empty store of its own, which `make` gives. Takes a few seconds and up to
 /// 100 MiB of memory. It needs no runtime but the one that polls it, and runs its concurrent commits in one task;
@@ -26,10 +27,10 @@ pub async fn store_contract<S: Store>(mut make: impl FnMut() -> S) {
     preconditions_hold_at_the_commit(&make()).await;
     a_row_made_again_matches_no_old_version(&make()).await;
     batches_without_writes_check_only(&make()).await;
-    names_are_bytes(&make()).await;
-    scans_page_in_order(&make()).await;
-    scans_keep_their_bounds(&make()).await;
-    prefixes_end_where_they_should(&make()).await;
+    scans::names_are_bytes(&make()).await;
+    scans::scans_page_in_order(&make()).await;
+    scans::scans_keep_their_bounds(&make()).await;
+    scans::prefixes_end_where_they_should(&make()).await;
     contents_may_be_empty_or_large(&make()).await;
     what_is_too_long_is_refused(&make()).await;
     of_concurrent_commits_one_wins(&make()).await;
@@ -81,7 +82,7 @@ pub fn store_contract_on_threads<S: Store>(store: &S, run: impl Fn(Task<'_>) + S
     }));
 }
 
-/// A future that [`store_contract_on_threads`] has run.
+/// A future that [`store_contract_on_threads`] or `witness_contract_on_threads` has run.
 pub type Task<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 struct Countdown<'a>(&'a AtomicU64);
@@ -229,109 +230,6 @@ async fn batches_without_writes_check_only<S: Store>(store: &S) {
     assert!(check(Expect::Absent).await == Err(CommitError::Conflict), "a batch without writes can conflict");
     let rows = read(store, &[b"a"]).await;
     assert!(rows == [Some(Versioned { version, value: b"1".to_vec() })], "a check changes no version");
-}
-
-/// Names that a store which thinks of text, of C strings or of numbers gets wrong, in ascending order.
-fn awkward() -> Vec<Key> {
-    let longest = vec![0xFF; MAX_KEY];
-    let names: [&[u8]; 13] = [
-        b"",
-        b"\0",
-        b"\0\0",
-        b"\0\xFF",
-        b"\x01",
-        b"A",
-        b"a",
-        b"a\0",
-        b"a\0b",
-        b"a ",
-        b"ab",
-        b"\xC3\x28",
-        b"\xFF",
-    ];
-    names.iter().map(|name| name.to_vec()).chain([b"\xFF\xFF".to_vec(), longest]).collect()
-}
-
-async fn names_are_bytes<S: Store>(store: &S) {
-    let names = awkward();
-    let mut all = batch();
-    for name in names.iter().rev() {
-        all.put(name, name.clone());
-    }
-    done(store, all).await;
-    let rows = store.read(&names).await.unwrap_or_else(|error| fail("a read", error));
-    for (name, row) in names.iter().zip(&rows) {
-        assert!(row.as_ref().is_some_and(|row| row.value == *name), "the row {name:02X?} is kept apart");
-    }
-    let (scanned, _) = walk(store, Range::prefix(b""), 100).await;
-    assert!(scanned == names, "a scan gives names in the order of their bytes: {scanned:02X?}");
-    for limit in [1, 2, 7] {
-        let (scanned, _) = walk(store, Range::prefix(b""), limit).await;
-        assert!(scanned == names, "pages of {limit} give the same rows as one page");
-    }
-}
-
-async fn scans_page_in_order<S: Store>(store: &S) {
-    let names: Vec<Key> = (0..1000_u32).map(|n| n.to_be_bytes().to_vec()).collect();
-    for part in names.chunks(250) {
-        let mut batch = batch();
-        part.iter().rev().for_each(|name| {
-            batch.put(name, name.clone());
-        });
-        done(store, batch).await;
-    }
-    for limit in [1, 999, 1000, 1001, usize::MAX] {
-        let (scanned, pages) = walk(store, Range::prefix(&[]), limit).await;
-        assert!(scanned == names, "pages of at most {limit} give every row once, in order");
-        assert!(limit > 1 || pages == names.len(), "a page has at most as many rows as asked for");
-    }
-}
-
-/// From where, to where, and the names that are found.
-type Case<'a> = (&'a [u8], &'a [u8], &'a [&'a [u8]]);
-
-async fn scans_keep_their_bounds<S: Store>(store: &S) {
-    let empty = page(store, Range::prefix(b""), 10).await;
-    assert!(empty == Page::default(), "an empty store has one empty page");
-    put(store, &[(b"a", b""), (b"b", b""), (b"c", b"")]).await;
-    let between = |start: &[u8], end: &[u8]| Range { start: start.to_vec(), end: end.to_vec() };
-    let cases: [Case<'_>; 8] = [
-        (b"a", b"c", &[b"a", b"b"]),
-        (b"a\0", b"c", &[b"b"]),
-        (b"", b"a", &[]),
-        (b"c", b"c\0", &[b"c"]),
-        (b"d", b"z", &[]),
-        (b"b", b"b", &[]),
-        (b"c", b"a", &[]),
-        (b"", b"", &[]),
-    ];
-    for (start, end, expected) in cases {
-        let (scanned, _) = walk(store, between(start, end), 2).await;
-        assert!(scanned == expected, "{start:02X?} to {end:02X?}: the start is in it, the end is not");
-    }
-    let two = page(store, between(b"a", b"c"), 2).await;
-    assert!(
-        two.next.is_none(),
-        "a range that is used up has no next page, whatever comes after it in the store"
-    );
-}
-
-async fn prefixes_end_where_they_should<S: Store>(store: &S) {
-    let names: [&[u8]; 8] = [b"a", b"a\0", b"a\xFF", b"a\xFF\xFF", b"b", b"\xFF", b"\xFF\0", b"\xFF\xFF"];
-    put(store, &names.map(|name| (name, name))).await;
-    let cases: [(&[u8], &[&[u8]]); 7] = [
-        (b"", &names),
-        (b"a", &[b"a", b"a\0", b"a\xFF", b"a\xFF\xFF"]),
-        (b"a\xFF", &[b"a\xFF", b"a\xFF\xFF"]),
-        (b"b", &[b"b"]),
-        (b"\xFF", &[b"\xFF", b"\xFF\0", b"\xFF\xFF"]),
-        (b"\xFF\xFF", &[b"\xFF\xFF"]),
-        (b"c", &[]),
-    ];
-    for (prefix, expected) in cases {
-        let (scanned, _) = walk(store, Range::prefix(prefix), 3).await;
-        assert!(scanned == expected, "the prefix {prefix:02X?} has these rows and no others");
-    }
 }
 
 async fn contents_may_be_empty_or_large<S: Store>(store: &S) {
@@ -507,7 +405,7 @@ async fn walk<S: Store>(store: &S, mut range: Range, limit: usize) -> (Vec<Key>,
 }
 
 /// Polls all of them in turn until all are ready.
-async fn together<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+pub(super) async fn together<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
     poll_fn(|context| {
         for (future, output) in &mut waiting {
@@ -524,6 +422,6 @@ async fn together<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
 }
 
 #[expect(clippy::panic, reason = "a contract test fails by panicking")]
-fn fail(what: &str, error: impl std::fmt::Debug) -> ! {
+pub(super) fn fail(what: &str, error: impl std::fmt::Debug) -> ! {
     panic!("{what}: {error:?}")
 }

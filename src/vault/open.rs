@@ -30,8 +30,6 @@ use crate::witness::{Memory, Remembers, Witness};
 
 /// The name of the row that says what lies here.
 pub(crate) const CONFIG: &[u8] = b"c";
-/// The row that is there while a recover is under way.
-pub(crate) const RECOVERING: &[u8] = b"y";
 const FORMAT: &[u8] = b"customer-vault/v1";
 
 /// What a process serves: its records and purposes. Then [`create`](Self::create) or [`open`](Self::open).
@@ -126,20 +124,26 @@ impl Options {
     /// # Errors
     ///
     /// [`StoreError::Empty`] where there is none; [`RolledBack`] where store, keeper and witness are not of one moment:
-    /// for an older store see [`recover`](Self::recover); [`Error::Contradiction`] where the declarations contradict what
+    /// for an older store see [`recover`](Self::recover); [`StoreError::Unfinished`] where a restore or a recover was
+    /// interrupted; [`Error::Contradiction`] where the declarations contradict what
     /// is stored; what store, keeper or witness say.
     pub async fn open(self, store: impl Store, keeper: impl Keeper, witness: impl Witness) -> Result<Vault> {
         let opening = Opening::of(Rows::new(store), Roots::new(keeper), Memory::new(witness)).await?;
         opening.journal.open().await?;
+        if opening.journal.with(|state| state.recovering) {
+            return Err(StoreError::Unfinished.into());
+        }
         self.start(opening).await
     }
 
     /// Opens a vault whose store was restored from an older copy: whatever the witness remembers and the store has lost
     /// is done again, before anything opens, and shredded. Subjects and keys that were made after the copy are lost with
-    /// it, and so are certificates of forgets that were not issued yet. A copy from before the last destroyed root cannot be recovered: that is what destroying it was for.
+    /// it, and so are certificates of forgets that were not issued yet. A copy from before the last destroyed root cannot
+    /// be recovered: that is what destroying it was for.
     ///
-    /// Interrupted, it is begun again: until it has come to its end, [`open`](Self::open) says
-    /// [`StoreError::Unfinished`]. Where the journal knows of changes of keys ([`Vault::change_key`]) that the copy has not,
+    /// Interrupted, it is begun again. Until it has come to its end, [`open`](Self::open) says [`RolledBack::Store`], or,
+    /// once the store has the lost lines again, [`StoreError::Unfinished`], by the journal: whoever writes the store cannot
+    /// have it pass for one that is done. Where the journal knows of changes of keys ([`Vault::change_key`]) that the copy has not,
     /// the keys of tokens, indexes and signatures are all made anew, and no former one is believed. Tickets that were given
     /// after the copy are not known any more: for an hour, `forget` may report none.
     ///
@@ -160,7 +164,7 @@ impl Options {
             return Err(KeeperError::Missing.into());
         }
         let (rows, roots) = (Rows::new(store), Roots::new(keeper));
-        let config = Config::read_even_recovering(&rows).await?;
+        let config = Config::read(&rows).await?;
         roots.bind(config.id).await?;
         witness.bind(config.id).await?;
         let opening = Opening::begin(config, rows, roots, witness).await?;
@@ -175,16 +179,9 @@ impl Options {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Vault> {
-        // Until all of it is done, nobody opens the vault otherwise.
-        let mut batch = Batch::new()?;
-        batch.put(RECOVERING, vec![1]);
-        opening.rows.commit(batch).await?;
+        // Until all of it is done, nobody opens the vault otherwise: it is behind the journal, and then the journal says so.
         let replayed = crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall()).await?;
         opening.journal.open().await?;
-        // Where nothing was lost, another attempt may have written it back, and how much it was nobody knows any more.
-        let lines = if replayed == 0 { 0 } else { opening.journal.known().saturating_sub(replayed) };
-        // Before the shred: what was shredded once may have come back with the copy.
-        opening.journal.record(&[Event::Restored { lines }]).await?;
         let vault = self.start(opening).await?;
         vault.0.keys_anew(&vault.0.entry_by(Action::ChangeKey, actor, ground)?).await?;
         let entry = vault.0.entry_by(action, actor, ground)?.counting(Count::Records, replayed);
@@ -195,9 +192,7 @@ impl Options {
             Err(why) => Err(why),
         };
         done.or_else(|why| if matches!(why, Error::Halted(_)) { Ok(()) } else { Err(why) })?;
-        let mut batch = Batch::new()?;
-        batch.delete(RECOVERING);
-        vault.0.rows.commit(batch).await?;
+        vault.0.journal.record(&[Event::Recovered]).await?;
         Ok(vault)
     }
 
@@ -426,14 +421,6 @@ impl Config {
     }
 
     async fn read(rows: &Rows) -> Result<Self> {
-        if rows.get(RECOVERING).await?.is_some() {
-            return Err(StoreError::Unfinished.into());
-        }
-        Self::read_even_recovering(rows).await
-    }
-
-    /// For whoever goes on with a recover.
-    async fn read_even_recovering(rows: &Rows) -> Result<Self> {
         match rows.read(&[CONFIG.to_vec(), UNFINISHED.to_vec()]).await?.as_slice() {
             [_, Some(_)] => Err(StoreError::Unfinished.into()),
             [Some(row), None] => Config::decode(&row.value),

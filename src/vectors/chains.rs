@@ -56,6 +56,7 @@ fn journal_lines() {
         Event::BackupDone { id: count(0xA0) },
         Event::Shredded { day: Day(20_465), epoch_left: 1, lines: 19 },
         Event::Restored { lines: 20 },
+        Event::Recovered,
     ];
     let mut batch = Batch::new().unwrap();
     let lines = journal.stage(&mut batch, None, &events).unwrap();

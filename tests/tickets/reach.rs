@@ -1,7 +1,10 @@
 //! What a ticket reaches: one purpose, its subjects, its days, its fields, and nothing else.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use customer_vault::error::{Absent, Denied, Misuse, Unsupported};
 use customer_vault::log::{Action, Outcome};
+use customer_vault::testing::{Call, FaultStore};
 
 use super::*;
 
@@ -253,4 +256,64 @@ fn what_was_sealed_before_a_withdrawal_is_withdrawn_for_a_reader_too() {
     let ticket = shop.ticket::<Recommendation>(&[("alice", &old)]);
     let grant = shop.read::<Recommendation>(&ticket).unwrap().grant(&id("alice")).unwrap();
     assert_eq!(old.open(&grant, &1).unwrap().taste().unwrap_err(), Absent::Withdrawn);
+}
+
+/// Midnight comes while a ticket waits for the store: at its read of the entry, which comes after its days were looked up,
+/// or at none.
+#[test]
+fn a_ticket_is_not_given_for_a_day_that_ends_while_it_waits() {
+    let evening = || {
+        let clock = ManualClock::at(Day::from_ymd(2026, 1, 5).unwrap());
+        let (store, keeper) = (FaultStore::new(MemoryStore::new()), MemoryKeeper::new());
+        let settings = Settings::default().height(1).unwrap();
+        let options = Options::new().record::<Order>().clock(clock.clone()).settings(settings);
+        let vault = block_on(options.create(store.clone(), keeper.clone(), keeper)).unwrap();
+        block_on(vault.enroll(&id("alice"), [], &tester(), &test_ground())).unwrap();
+        let sealer = block_on(vault.sealer::<Order>(&id("alice"), &tester(), &test_ground())).unwrap();
+        let order = Order { name: name("alice"), note: name("ring twice"), taste: name("green tea") };
+        let sealed = sealer.seal(order, &1).unwrap();
+        // The last minute of the last day of the note.
+        clock.set_wall(Day::from_ymd(2026, 2, 5).unwrap().start_ms() - 30_000);
+        let token = block_on(vault.issue::<Shipping>(&tester(), &test_ground(), HOUR, Scope::everyone()));
+        (clock, store, vault, sealed, token.unwrap())
+    };
+    let key = ReaderKey::generate().unwrap();
+    let (mut cut, mut whole) = (0, 0);
+    for nth in 0..4 {
+        let (clock, store, vault, sealed, token) = evening();
+        let before = ManualClock::at(clock.today());
+        before.set_wall(clock.wall() + 1000);
+        let note = clock.today();
+        let reads = AtomicUsize::new(0);
+        let hand = clock.clone();
+        store.before_each(move |call| {
+            if matches!(call, Call::Read(_)) && reads.fetch_add(1, Ordering::SeqCst) == nth {
+                hand.advance(MINUTE);
+            }
+            Box::pin(std::future::ready(()))
+        });
+        let of = |scope: TicketScope| {
+            let (to, scopes) = (key.recipient(), [scope]);
+            block_on(vault.ticket::<Shipping>(&token, &to, MINUTE * 30, &scopes))
+        };
+        let both = of(TicketScope::of(&id("alice")).sealed(&sealed)).unwrap().ticket;
+        let came = clock.today() > note;
+        let alone = came.then(|| of(TicketScope::of(&id("alice")).days(note, note)));
+        store.without_hook();
+        // To a clock of the day before, so that it is the ticket that lacks the day.
+        let reader =
+            Reader::<Shipping>::open_by(&key, &both, &vault.verifier_key().unwrap(), before).unwrap();
+        let grant = reader.grant(&id("alice")).unwrap();
+        let view = sealed.open(&grant, &1).unwrap();
+        assert!(view.name().is_ok(), "read {nth}");
+        match view.note().err() {
+            Some(why) => {
+                assert_eq!((why, came), (Absent::NotInTicket, true), "read {nth}");
+                assert_eq!(alone.unwrap().unwrap_err(), Misuse::Day.into());
+                cut += 1;
+            }
+            None => whole += 1,
+        }
+    }
+    assert!(cut > 0 && whole > 0, "{cut} {whole}");
 }

@@ -316,3 +316,36 @@ fn the_server_sees_no_root_and_keeps_no_key_in_the_clear() {
         assert!(!contains(root.key.expose()) && !contains(base64.as_bytes()));
     });
 }
+
+async fn goes_over(bao: &Bao, from: impl Keeper + Clone, to: impl Keeper + Clone) {
+    let (me, why) = (tester(), test_ground());
+    let (store, clock, path) = (MemoryStore::new(), clock(), path());
+    let open = async |keeper| options(&clock).open(store.clone(), keeper, witness(bao, &path)).await;
+    let vault = options(&clock).create(store.clone(), from.clone(), witness(bao, &path)).await.unwrap();
+    let alice = id("alice");
+    let hers = sealed(&vault, &alice).await;
+    drop(vault);
+    let handover = Handover::new(from, to.clone());
+    let vault = options(&clock).open(store.clone(), handover.clone(), witness(bao, &path)).await.unwrap();
+    vault.replace_root(&me, &why).await.unwrap();
+    opens(&vault, &alice, &hers).await.unwrap();
+    days(&clock, &[&vault], 20).await;
+    vault.settle(&me, &why).await.unwrap();
+    assert_eq!(handover.remaining().await, Ok(1));
+    assert_eq!(open(to.clone()).await.unwrap_err(), KeeperError::HandoverUnderWay.into());
+    days(&clock, &[&vault], 11).await;
+    assert_eq!(vault.settle(&me, &why).await.unwrap().roots, 1);
+    assert_eq!(handover.remaining().await, Ok(0));
+    drop(vault);
+    opens(&open(to.clone()).await.unwrap(), &alice, &hers).await.unwrap();
+    assert_eq!(to.held().await.unwrap().len(), 1, "no mark is left");
+}
+
+#[test]
+fn a_vault_goes_to_the_server_and_from_it() {
+    let Some(bao) = shared() else { return };
+    block_on(async {
+        goes_over(bao, MemoryKeeper::new(), keeper(bao)).await;
+        goes_over(bao, keeper(bao), MemoryKeeper::new()).await;
+    });
+}

@@ -66,12 +66,12 @@ pub(crate) fn fresh(known: &[Line], lines: Vec<Line>) -> Result<Vec<Line>, Keepe
     let mut next = count(known).checked_add(1).ok_or(KeeperError::Damaged)?;
     let mut fresh = Vec::new();
     for line in lines {
-        if line.number > next || line.bytes.len() > MAX_LINE {
+        if line.number == 0 || line.number > next || line.bytes.len() > MAX_LINE {
             return Err(KeeperError::Damaged);
         }
         // A number that is there with other bytes is another history: passing it over would say that it is remembered.
         let at = usize::try_from(line.number.saturating_sub(1)).ok();
-        if line.number < next && at.and_then(|at| known.get(at)).is_some_and(|there| *there != line) {
+        if at.and_then(|at| known.iter().chain(&fresh).nth(at)).is_some_and(|there| *there != line) {
             return Err(KeeperError::Foreign);
         }
         if line.number == next {
