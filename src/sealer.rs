@@ -1,5 +1,6 @@
 //! Sealers: hold a subject's purpose keys of the newest enrolment, and seal. Their API gives no plaintext back.
 
+mod many;
 mod taken;
 
 use std::collections::BTreeMap;
@@ -48,8 +49,17 @@ pub(crate) struct Core {
     pub(crate) first: OnceLock<Arc<Plan>>,
     /// And for another day.
     pub(crate) other: RwLock<Option<Arc<Plan>>>,
+    /// Fields in columns of their own, by number.
+    pub(crate) columns: RwLock<BTreeMap<u16, Arc<Column>>>,
     /// The day on which it was last used.
     pub(crate) today: AtomicU16,
+}
+
+/// Where a field in a column of its own is sealed to, on one day.
+#[derive(Debug)]
+pub(crate) struct Column {
+    today: Day,
+    shelves: Option<Shelves>,
 }
 
 /// How a record's fields lie in cells, and where the cells are sealed to.
@@ -165,7 +175,22 @@ impl<R: Record<Id = I>, I> Sealer<R, I> {
         record_id: &[u8],
         as_of: Option<Day>,
     ) -> Result<Sealed<R, I>> {
-        self.core.while_fresh(|today| {
+        let mut out = Zeroizing::default();
+        self.append(record, record_id, as_of, &mut out)?;
+        Ok(Sealed::trusted(std::mem::take(&mut *out)))
+    }
+
+    /// Appends a sealed record to `out`, or leaves it as it is.
+    fn append(
+        &self,
+        record: &R,
+        record_id: &[u8],
+        as_of: Option<Day>,
+        out: &mut Zeroizing<Vec<u8>>,
+    ) -> Result<()> {
+        let start = out.len();
+        let sealed = self.core.while_fresh(|today| {
+            out.truncate(start);
             let as_of = as_of.unwrap_or(today);
             if as_of > today {
                 return Err(Misuse::AsOfFuture.into());
@@ -173,13 +198,23 @@ impl<R: Record<Id = I>, I> Sealer<R, I> {
             if let Some(plan) = self.core.first.get()
                 && plan.is(as_of, today)
             {
-                return self.seal_by(plan, record, record_id);
+                return self.append_by(plan, record, record_id, out);
             }
-            self.seal_by(&*self.other_plan(as_of, today)?, record, record_id)
-        })
+            self.append_by(&*self.other_plan(as_of, today)?, record, record_id, out)
+        });
+        if sealed.is_err() {
+            out.truncate(start);
+        }
+        sealed
     }
 
-    fn seal_by(&self, plan: &Plan, record: &R, record_id: &[u8]) -> Result<Sealed<R, I>> {
+    fn append_by(
+        &self,
+        plan: &Plan,
+        record: &R,
+        record_id: &[u8],
+        out: &mut Zeroizing<Vec<u8>>,
+    ) -> Result<()> {
         let mut lens = Lens::default();
         let mut total = 1_usize;
         for planned in &plan.cells {
@@ -203,18 +238,19 @@ impl<R: Record<Id = I>, I> Sealer<R, I> {
         if plan.cells.iter().all(|planned| planned.shelves.is_none()) {
             return Err(self.core.why_nothing(plan.as_of, plan.today));
         }
-        let mut out = Zeroizing::new(Vec::with_capacity(total));
+        // All of it now: it must not move while it holds plaintext.
+        out.reserve_exact(total);
         out.put_u8(VERSION);
         for (planned, plaintext) in plan.cells.iter().zip(lens.iter()) {
             let Some(shelves) = &planned.shelves else { continue };
-            self.core.seal_cell::<R>(shelves, &planned.slots, record_id, plaintext, &mut out, |out| {
+            self.core.seal_cell::<R>(shelves, &planned.slots, record_id, plaintext, out, |out| {
                 for index in &planned.fields {
                     let padding = R::FIELDS.get(*index).map_or(0, FieldInfo::padding);
                     slot::put(record.encoded_len(*index), padding, out, |out| record.encode(*index, out));
                 }
             })?;
         }
-        Ok(Sealed::trusted(std::mem::take(&mut *out)))
+        Ok(())
     }
 
     fn seal_one<F: Field<Record = R>>(&self, value: &F::Type, record_id: &[u8]) -> Result<Sealed<F>> {
@@ -227,8 +263,8 @@ impl<R: Record<Id = I>, I> Sealer<R, I> {
         value: &F::Type,
         record_id: &[u8],
     ) -> Result<Sealed<F>> {
-        let shelves = self.core.shelves(F::INFO.terms, today, today)?;
-        let Some(shelves) = shelves else { return Err(self.core.why_nothing(today, today)) };
+        let column = self.core.column(&F::INFO, today)?;
+        let Some(shelves) = &column.shelves else { return Err(self.core.why_nothing(today, today)) };
         let padding = F::INFO.padding();
         let slots = [Slot { number: F::INFO.number, padded: padding > 0 }];
         let plaintext = slot::len(value.encoded_len(), padding);
@@ -238,7 +274,7 @@ impl<R: Record<Id = I>, I> Sealer<R, I> {
         let len = cell::sealed_len(&slots, shelves.boxes.len(), plaintext);
         let mut out = Zeroizing::new(Vec::with_capacity(len.saturating_add(6)));
         out.put_u8(VERSION);
-        self.core.seal_cell::<F>(&shelves, &slots, record_id, plaintext, &mut out, |out| {
+        self.core.seal_cell::<F>(shelves, &slots, record_id, plaintext, &mut out, |out| {
             slot::put(value.encoded_len(), padding, out, |out| value.encode(out));
         })?;
         Ok(Sealed::trusted(std::mem::take(&mut *out)))
@@ -299,7 +335,7 @@ impl Lens {
 impl Core {
     /// Does `work`, and gives out what it has made only where the sealer may be used after it, on the day that `work` was
     /// told.
-    fn while_fresh<T>(&self, work: impl Fn(Day) -> Result<T>) -> Result<T> {
+    fn while_fresh<T>(&self, mut work: impl FnMut(Day) -> Result<T>) -> Result<T> {
         let mut today = Day(self.today.load(Ordering::Relaxed));
         loop {
             let made = work(today);
@@ -324,6 +360,18 @@ impl Core {
             _ => Ok(()),
         })?;
         Ok(now)
+    }
+
+    /// Where a field in a column of its own is sealed to today.
+    fn column(&self, info: &FieldInfo, today: Day) -> Result<Arc<Column>> {
+        let known = self.columns.read().unwrap_or_else(PoisonError::into_inner).get(&info.number).cloned();
+        if let Some(column) = known.filter(|column| column.today == today) {
+            return Ok(column);
+        }
+        let column = Arc::new(Column { today, shelves: self.shelves(info.terms, today, today)? });
+        let mut columns = self.columns.write().unwrap_or_else(PoisonError::into_inner);
+        columns.insert(info.number, Arc::clone(&column));
+        Ok(column)
     }
 
     /// The shelves of a list of terms, as of a day: without the purposes that do not stand or whose day is over. `None`

@@ -60,6 +60,19 @@ fn sealing_allocates_the_output_alone() {
 }
 
 #[test]
+fn sealing_into_a_buffer_that_has_room_allocates_nothing() {
+    for suite in [Suite::Aes256Gcm, Suite::XChaCha20Poly1305] {
+        let (sealer, _) = block_on(a_vault(suite));
+        let mut buffer = Vec::with_capacity(10_000);
+        for _ in 0..3 {
+            let mut order = Some(an_order(300, 2));
+            let used = measure(|| sealer.seal_into(order.take().unwrap(), &7, &mut buffer).unwrap());
+            assert_eq!(used.count_total, 0, "{suite:?}: {used:?}");
+        }
+    }
+}
+
+#[test]
 fn opening_allocates_the_values_alone() {
     for suite in [Suite::Aes256Gcm, Suite::XChaCha20Poly1305] {
         let (sealer, grant) = block_on(a_vault(suite));

@@ -179,6 +179,7 @@ impl Inner {
             max_seals: self.max_seals,
             first: OnceLock::new(),
             other: RwLock::default(),
+            columns: RwLock::default(),
             today: AtomicU16::new(since.day().0),
         })))
     }

@@ -7,6 +7,7 @@ use std::{
 
 use redb::StorageBackend;
 
+use super::medium::next;
 use crate::error::StoreError;
 use crate::store::RedbStore;
 
@@ -287,15 +288,6 @@ fn survive(change: &Change, random: u64) -> Option<Change> {
             _ => Some(change.clone()),
         },
     }
-}
-
-/// `SplitMix64` (Steele, Lea, Flood, 2014): repeatable, and not for secrets.
-pub(super) fn next(seed: &mut u64) -> u64 {
-    *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *seed;
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 impl fmt::Debug for FaultDisk {

@@ -5,7 +5,6 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::disk::next;
 use crate::keeper::file::disk::{Asked, Operation};
 
 /// The sector that a disk writes whole.
@@ -88,4 +87,13 @@ fn put(bytes: &mut Vec<u8>, offset: usize, part: &[u8]) {
     if let Some(place) = bytes.get_mut(offset..end) {
         place.copy_from_slice(part);
     }
+}
+
+/// `SplitMix64` (Steele, Lea, Flood, 2014): repeatable, and not for secrets.
+pub(super) fn next(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *seed;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }
