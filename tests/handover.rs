@@ -243,7 +243,7 @@ async fn insists<T>(mut what: impl AsyncFnMut() -> Result<T>) -> T {
 async fn before_it() -> (World, MemoryKeeper, SealedPerson) {
     let (world, from) = (World::new(), MemoryKeeper::new());
     let window = RestoreWindow::days(7).unwrap();
-    let settings = world.settings().height(1).unwrap().restore_window(window);
+    let settings = World::settings().height(1).unwrap().restore_window(window);
     let options = world.options().settings(settings);
     let vault = options.create(world.store.clone(), from.clone(), world.keeper.clone()).await.unwrap();
     let sealed = with_alice(&vault).await;

@@ -29,12 +29,12 @@ impl<R: Record> World<R> {
     }
 
     /// Nobody waits for others here: each test says when they look.
-    pub fn settings(&self) -> Settings {
+    pub fn settings() -> Settings {
         Settings::default().bound_ms(100).unwrap().grace_days(0).unwrap()
     }
 
     pub fn options(&self) -> Options {
-        Options::new().record::<R>().settings(self.settings()).clock(self.clock.clone())
+        Options::new().record::<R>().settings(Self::settings()).clock(self.clock.clone())
     }
 
     pub async fn create(&self) -> Vault {
