@@ -18,6 +18,7 @@ use crate::keeper::{Roots, VaultId};
 use crate::key::{Index, Lookup, Secret, Tag};
 use crate::log::{Action, Entry, Outcome};
 use crate::purpose::{Basis, PurposeId};
+use crate::remembered::Remembered;
 use crate::ring::Ring;
 use crate::schema::Registry;
 use crate::store::{Batch, Committed, Expect, Rows};
@@ -64,6 +65,7 @@ pub(crate) struct Inner {
     pub(crate) index: Secret<Index>,
     /// The keys that can be changed, as this process knows them.
     pub(crate) ring: RwLock<Arc<Ring>>,
+    pub(crate) remembered: Arc<Remembered>,
     pub(crate) lane: lane::Writer,
     /// Lanes for changes that the shop's transactions make, while none does.
     pub(crate) staging: Mutex<Vec<lane::Writer>>,
