@@ -10,7 +10,7 @@
 //! does this. Keys lie here as 32 bytes and are expanded where they are used: ciphers that were kept ready would be slower
 //! from some ten thousand subjects on, because they do not fit into a processor's caches.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -156,6 +156,11 @@ impl Shard {
             return;
         }
         self.make_room(room, over);
+        if self.ring.len() >= room.saturating_mul(2) {
+            // Of those who were wiped out of turn, and came again.
+            let mut once = HashSet::new();
+            self.ring.retain(|name| self.known.contains_key(name) && once.insert(*name));
+        }
         self.known.insert(name, known);
         self.ring.push_back(name);
     }
@@ -343,3 +348,6 @@ impl Remembered {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
