@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use customer_vault::store::{Batch, MemoryStore, RedbStore, Store};
-use customer_vault::testing::{MemoryKeeper, test_ground, tester};
+use customer_vault::testing::{FaultStore, MemoryKeeper, test_ground, tester};
 use customer_vault::value::Bytes;
 use customer_vault::{Error, Options, Scope, SubjectId, Token, Vault, purposes, record};
 use pollster::block_on;
@@ -57,6 +57,31 @@ fn entry(number: usize) -> Batch {
     batch
 }
 
+/// What this thread has used of a processor, which other programs do not slow down; `None` where the system does not say.
+fn cpu() -> Option<Duration> {
+    let said = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(said.split(' ').next()?.parse().ok()?))
+}
+
+/// The same of all threads, to 10 ms, user and system.
+fn cpu_of_all() -> Option<Duration> {
+    let said = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, fields) = said.rsplit_once(") ")?;
+    let ticks: u64 = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Some(Duration::from_millis(ticks * 10))
+}
+
+/// How many µs of a processor one takes, the best of some rounds.
+fn cost(count: usize, mut work: impl FnMut()) -> f64 {
+    let rounds = (0..5).map(|_| {
+        let (wall, start) = (Instant::now(), cpu());
+        work();
+        let used = cpu().zip(start).map_or(wall.elapsed(), |(end, start)| end.saturating_sub(start));
+        used.as_secs_f64() * 1e6 / count as f64
+    });
+    rounds.fold(f64::MAX, f64::min)
+}
+
 /// How many a second, the best of some rounds.
 fn rate(count: usize, mut work: impl FnMut()) -> f64 {
     let rounds = (0..5).map(|_| {
@@ -88,6 +113,25 @@ fn in_memory(measured: bool) {
     };
     one_each();
     let unlock = by_threads(1, times, one_each);
+    let again = (0..times).map(|number| id(number % ids.len())).collect::<Vec<_>>();
+    let committed =
+        cost(times, || (0..times).for_each(|number| block_on(bare.commit(entry(number))).unwrap()));
+    // What is written of a token for another purpose is one entry, and nothing is read for it.
+    let lapsed = block_on(vault.issue::<Invoicing>(
+        &tester(),
+        &test_ground(),
+        Duration::from_secs(3600),
+        Scope::everyone(),
+    ));
+    let lapsed = lapsed.unwrap();
+    let refused = cost(times, || {
+        again.iter().for_each(|id| drop(block_on(vault.unlock::<Shipping>(&lapsed, id)).unwrap_err()));
+    });
+    println!(
+        "by processor time: a commit of two rows {committed:.2} µs, a refusal written to the log {refused:.2} µs, \
+         unlock, hot {:.2} µs",
+        cost(times, one_each)
+    );
     println!("a commit of two rows {:.2} µs, unlock, hot {:.2} µs", 1e6 / commit, 1e6 / unlock);
     println!("unlock, hot: two threads {:.2} times one", by_threads(2, times, one_each) / unlock);
     let rounds = if measured { 50 } else { 1 };
@@ -118,7 +162,8 @@ fn by_tasks<F: Future<Output = ()> + Send + 'static>(count: usize, work: impl Fn
 fn durable(measured: bool) {
     let folder = std::env::temp_dir().join(format!("customer-vault-hot-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let (vault, token) = shop(RedbStore::create(folder.join("vault.redb")).unwrap());
+    let store = FaultStore::new(RedbStore::create(folder.join("vault.redb")).unwrap());
+    let (vault, token) = shop(store.clone());
     let ids = Arc::new(enroll(&vault, if measured { 10_000 } else { 10 }));
     let each = if measured { 100 } else { 1 };
     let bare = RedbStore::create(folder.join("bare.redb")).unwrap();
@@ -129,6 +174,7 @@ fn durable(measured: bool) {
         let start = Instant::now();
         (0..alone).for_each(|number| block_on(bare.commit(entry(number))).unwrap());
         let commit = alone as f64 / start.elapsed().as_secs_f64();
+        let at_first = cpu_of_all();
         let unlock = by_tasks(TASKS * each, |task| {
             let (vault, token, ids) = (vault.clone(), Arc::clone(&token), Arc::clone(&ids));
             async move {
@@ -138,6 +184,8 @@ fn durable(measured: bool) {
                 }
             }
         });
+        let between = cpu_of_all();
+        let before = (store.counts(), store.inner().transactions());
         let enroll = by_tasks(TASKS * each, |_| {
             let (vault, next) = (vault.clone(), Arc::clone(&next));
             async move {
@@ -149,6 +197,21 @@ fn durable(measured: bool) {
                 }
             }
         });
+        let used = |from: Option<Duration>, to: Option<Duration>| {
+            to.zip(from).map_or(0.0, |(to, from)| to.saturating_sub(from).as_secs_f64()) * 1e6
+                / (TASKS * each) as f64
+        };
+        println!(
+            "by processor time, of all threads: unlock {:.0} µs, enroll {:.0} µs",
+            used(at_first, between),
+            used(between, cpu_of_all())
+        );
+        let (used, transactions) =
+            (store.counts() - before.0, store.inner().transactions().saturating_sub(before.1));
+        println!(
+            "enroll: {} commits, {} of them in conflict, {} reads, in {transactions} transactions",
+            used.commits, used.conflicts, used.reads
+        );
         println!(
             "round {round}: bare commits one after the other {commit:.0}/s; {TASKS} tasks: unlock {unlock:.0}/s \
              ({:.1} times), enroll {enroll:.0}/s ({:.1} times)",
@@ -156,7 +219,7 @@ fn durable(measured: bool) {
             enroll / commit
         );
     }
-    drop((vault, bare));
+    drop((vault, bare, store));
     std::fs::remove_dir_all(folder).unwrap();
 }
 

@@ -112,7 +112,7 @@ fn kept_until(meta: &Meta) -> BTreeMap<(u16, u16), Day> {
 
 /// A grant before its log entry is durable: it must not be given out yet.
 struct Prepared {
-    core: Core,
+    core: Arc<Core>,
     pseudonym: Option<Pseudonym>,
 }
 
@@ -202,7 +202,7 @@ impl Inner {
             if !given.is_empty() {
                 self.note_use(verified, decided.token).await;
             }
-            let grant = |one: Result<Prepared>| one.map(|one| Grant::new(Source::Vault(Arc::new(one.core))));
+            let grant = |one: Result<Prepared>| one.map(|one| Grant::new(Source::Vault(one.core)));
             return Ok(decided.each.into_iter().map(grant).collect());
         }
         Err(Error::Busy)
@@ -312,7 +312,7 @@ impl Inner {
             remade: remade(meta),
             ciphers: Ciphers::default(),
         };
-        let prepared = Prepared { core, pseudonym };
+        let prepared = Prepared { core: Arc::new(core), pseudonym };
         self.remember(&prepared, meta, subject.found.path.root.epoch);
         Ok(prepared)
     }

@@ -152,7 +152,8 @@ impl State {
         let issued_ms = issued_ms(id);
         key < self.tokens_from
             || self.tokens.contains(id)
-            || actors.iter().any(|(kind, name)| self.actors.contains(&(*kind, (*name).to_owned())))
+            || !self.actors.is_empty()
+                && actors.iter().any(|(kind, name)| self.actors.contains(&(*kind, (*name).to_owned())))
             || self.purposes.get(&purpose).is_some_and(|until| issued_ms <= *until)
             || self.all_until_ms.is_some_and(|until| issued_ms <= until)
     }

@@ -180,8 +180,11 @@ fn found() -> usize {
             if memory.read_exact(&mut buffer[..len]).is_err() {
                 break;
             }
-            let hit = |window: &[u8]| window.iter().zip(MASKED).all(|(byte, masked)| *byte ^ MASK == masked);
-            count += buffer[..len].windows(MASKED.len()).filter(|window| hit(window)).count();
+            let first = MASKED[0] ^ MASK;
+            for place in (0..len).filter(|place| buffer[*place] == first) {
+                let Some(window) = buffer[..len].get(place..place + MASKED.len()) else { continue };
+                count += usize::from(window.iter().zip(MASKED).all(|(byte, masked)| *byte ^ MASK == masked));
+            }
             buffer.as_mut_slice().zeroize();
             from += u64::try_from(len).unwrap();
         }
@@ -202,9 +205,5 @@ fn no_key_is_left_of_what_was_crowded_out_or_wiped() {
     let lying = found();
     assert!((95..=100).contains(&lying), "{lying}");
     kept.applied(&Event::Root { epoch: 6, id: [0; 16] });
-    assert_eq!(found(), 0);
-    put(1);
-    assert!(found() > 0);
-    drop(kept);
     assert_eq!(found(), 0);
 }

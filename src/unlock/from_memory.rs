@@ -44,7 +44,7 @@ impl Inner {
                         checked: AtomicU64::new(UNCHECKED),
                     };
                     let core = remembered_core(known, fresh, notice, verified, ends)?;
-                    Some(Prepared { core, pseudonym: known.pseudonym })
+                    Some(Prepared { core: Arc::new(core), pseudonym: known.pseudonym })
                 })
             };
             tags.iter().map(|tag| tag.as_ref().and_then(of)).collect::<Vec<_>>()

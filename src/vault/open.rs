@@ -267,6 +267,7 @@ impl Options {
             id: config.id,
             remembered,
             lane: lane::Writer::new(config.id, rows.clone())?,
+            lanes: super::lanes::Lanes::default(),
             staging: Mutex::default(),
             registry_seen: AtomicU64::new(journal.with(|state| state.registry)),
             // Read before the journal was: read again when it is first needed.
@@ -280,6 +281,7 @@ impl Options {
             clock: self.clock,
             settings,
             registry: RwLock::new(registry),
+            tags: lookup.prf(),
             lookup,
             index,
             ring: RwLock::new(Arc::new(ring)),
