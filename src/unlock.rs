@@ -26,7 +26,7 @@ mod from_memory;
 
 impl Vault {
     /// Takes a grant for purpose `P` and one subject: verifies the token, checks basis, revocation and freeze, writes
-    /// the log durably, and only then holds the keys.
+    /// the log durably, and only then holds the keys. For one who is [remembered](crate::Options::remember) it reads nothing.
     ///
     /// # Errors
     ///
@@ -46,13 +46,13 @@ impl Vault {
         }
     }
 
-    /// Takes grants for any number of subjects, a thousand at a time: each thousand is one read, and one commit of the
-    /// log with one entry for all that are given and one for each reason of a refusal. Grants and refusals stand at
-    /// their places.
+    /// Takes grants for any number of subjects, a thousand at a time: each thousand is one read of those who are not
+    /// [remembered](crate::Options::remember), and one commit of the log with one entry for all that are given and one for
+    /// each reason of a refusal. Grants and refusals stand at their places.
     ///
-    /// What is given back takes memory: who needs more than fit calls it for some at a time. A lease counts from the read
-    /// of its thousand: where several processes share the store, run [`watch`](Self::watch), or the first may be stale before
-    /// the last are given. For [`LegalHold`](crate::LegalHold) it reads further rows for each subject.
+    /// What is given back takes memory: who needs more than fit calls it for some at a time. A lease counts from when its
+    /// thousand was begun: where several processes share the store, run [`watch`](Self::watch), or the first may be stale
+    /// before the last are given. For [`LegalHold`](crate::LegalHold) it reads further rows for each subject.
     ///
     /// # Errors
     ///

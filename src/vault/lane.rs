@@ -93,6 +93,14 @@ impl Writer {
         })
     }
 
+    /// A lane that nobody has written yet: its id was just drawn, so there is no head to be read.
+    pub(crate) fn unwritten(vault: VaultId, rows: Rows) -> Result<Self> {
+        let mut writer = Self::new(vault, rows)?;
+        let lane = Lane::start(&writer.vault, writer.id);
+        writer.head.get_mut().head = Some(Head { lane, row: None });
+        Ok(writer)
+    }
+
     /// Whether nothing is under way here.
     pub(crate) fn is_idle(&self) -> bool {
         self.busy.load(Ordering::Relaxed) == 0

@@ -34,7 +34,7 @@ impl Lanes {
             Some(lane) => lane,
             None if idle.made < LANES => {
                 idle.made = idle.made.saturating_add(1);
-                Writer::new(inner.id, inner.rows.clone())?
+                Writer::unwritten(inner.id, inner.rows.clone())?
             }
             None => return Ok(None),
         };

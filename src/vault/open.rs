@@ -97,7 +97,7 @@ impl Options {
 
     /// How many subjects' keys this process remembers between unlocks, each with one purpose, and how long at most:
     /// unlocking one who is remembered costs no read of the store, only the commit of the log, which proves that nothing was
-    /// taken away meanwhile. Default: 10,000, which take 4 MB, for 60 seconds. 0 remembers nobody.
+    /// taken away meanwhile. Default: 10,000, which take about 3 MB, for 60 seconds. 0 remembers nobody.
     ///
     /// # Security
     ///
