@@ -107,7 +107,7 @@ impl Inner {
         let Some(made) = self.assemble(tags, more, edit).await? else { return Ok(None) };
         let mut witnessed = true;
         if !made.logs.is_empty() {
-            if self.lane.commit(made.batch, &made.logs).await? == Committed::Conflict {
+            if self.commit_change(made.batch, &made.logs).await? == Committed::Conflict {
                 return Ok(None);
             }
             self.journal.committed(&made.lines)?;

@@ -203,7 +203,8 @@ impl Inner {
         let (mut event, mut renewed) = (None, false);
         for consent in consents {
             let standing = generation.purposes.entry(consent.purpose).or_default();
-            standing.consent = Some(consent.evidence.clone());
+            let former = standing.consent.replace(consent.evidence.clone());
+            let lower = former.is_some_and(|former| former.notice_version > consent.evidence.notice_version);
             if let Some(due) = standing.withdrawn.take() {
                 if standing.held {
                     // The key is kept as evidence, and must not serve its purpose again.
@@ -215,6 +216,11 @@ impl Inner {
                     renewed = true;
                 }
                 standing.remade |= !entry.keys.contains_key(&(generation.number, consent.purpose));
+                entry.meta.state = entry.meta.state.saturating_add(1);
+                event =
+                    Some(Event::Consented { tag: *tag, state: entry.meta.state, purpose: consent.purpose });
+            } else if lower {
+                // It may take away what stood by the higher one: nobody goes on by that.
                 entry.meta.state = entry.meta.state.saturating_add(1);
                 event =
                     Some(Event::Consented { tag: *tag, state: entry.meta.state, purpose: consent.purpose });

@@ -2,13 +2,14 @@
 //! every process asks before it opens anything, whatever the store says.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use crate::clock::Day;
 use crate::crypto::{self, Prf};
 use crate::error::{Error, Malformed, Misuse, Result, RolledBack, StoreError};
 use crate::keeper::VaultId;
 use crate::key::label;
+use crate::remembered::Remembered;
 use crate::store::{Batch, Committed, Expect, Key, Range, Rows, Versioned};
 use crate::wire::{Put as _, Reader};
 use crate::witness::{Line, MAX_LINE, Memory, Remembers};
@@ -68,6 +69,8 @@ pub(crate) struct Journal {
     mark: AtomicU32,
     /// What memory and witness have.
     progress: Mutex<Progress>,
+    /// What is wiped when an event says so.
+    remembered: OnceLock<Arc<Remembered>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +91,13 @@ impl Journal {
             known: AtomicU64::new(0),
             mark: AtomicU32::new(0),
             progress: Mutex::new(progress),
+            remembered: OnceLock::new(),
         }
+    }
+
+    /// From here on, what this remembers is wiped as events say.
+    pub(crate) fn wipes(&self, remembered: &Arc<Remembered>) {
+        self.remembered.get_or_init(|| Arc::clone(remembered));
     }
 
     pub(crate) fn witness(&self) -> &Memory {
@@ -255,14 +264,19 @@ impl Journal {
         }
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        for (head, event) in events {
+        for (head, event) in &events {
             if head.number == progress.known.number.saturating_add(1) {
-                state.apply(&event);
-                progress.known = head;
+                state.apply(event);
+                progress.known = *head;
             }
         }
         self.mark.store(state.mark.map_or(0, |day| u32::from(day.0).saturating_add(1)), Ordering::Release);
         self.known.store(progress.known.number, Ordering::Release);
+        drop(state);
+        drop(progress);
+        if let Some(remembered) = self.remembered.get() {
+            events.iter().for_each(|(_, event)| remembered.applied(event));
+        }
         Ok(())
     }
 

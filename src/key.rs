@@ -195,6 +195,15 @@ pub(crate) type Tag = [u8; 16];
 
 impl Secret<Lookup> {
     pub(crate) fn tag(&self, id: &[u8]) -> Tag {
-        Prf::new(self.expose()).tag(&[label::TAG, id])
+        Self::tag_by(&self.prf(), id)
+    }
+
+    /// What makes tags.
+    pub(crate) fn prf(&self) -> Prf {
+        Prf::new(self.expose())
+    }
+
+    pub(crate) fn tag_by(prf: &Prf, id: &[u8]) -> Tag {
+        prf.tag(&[label::TAG, id])
     }
 }

@@ -133,6 +133,7 @@ pub mod witness;
 pub mod actor;
 pub mod consent;
 mod grant;
+mod remembered;
 mod status;
 #[cfg(feature = "tickets")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tickets")))]

@@ -1,10 +1,10 @@
 //! The access log: who read or changed what, when, for which purpose and why, in chains of hashes that show what was
 //! changed afterwards.
 //!
-//! Each open vault writes a _lane_ of its own. Chains are not keyed: whoever can write the store can make a whole new
-//! lane that verifies in itself. What shows that is a head that somebody else holds: the lane's head in a signed
-//! checkpoint, and the checkpoint in the witness. So entries after the last checkpoint can be cut off without a trace
-//! (a cut is found only against a head).
+//! Each open vault writes a _lane_ of its own, and more for changes that are under way together. Chains are not keyed:
+//! whoever can write the store can make a whole new lane that verifies in itself. What shows that is a head that somebody
+//! else holds: the lane's head in a signed checkpoint, and the checkpoint in the witness. So entries after the last
+//! checkpoint can be cut off without a trace (a cut is found only against a head).
 //!
 //! ```text
 //! h 0   = SHA-256("customer-vault/v1/log/lane" ‖ vault id ‖ lane id)

@@ -41,8 +41,8 @@ use crate::wire::{Put as _, Reader, varint_len};
 
 pub(crate) use claims::{Cut, Head, decode_actor, decode_ground, encode_actor};
 pub use fields::{FieldRef, Fields};
+pub(crate) use issued::{LAST_USE_MS, issued_ms, token_name};
 pub use issued::{Revoke, Scope, TokenInfo, field};
-pub(crate) use issued::{issued_ms, token_name};
 pub use narrowing::Narrowing;
 pub(crate) use verify::{Claims, Verified, issue, verify};
 

@@ -10,21 +10,23 @@ use crate::change::{CHUNK, both};
 use crate::clock::Day;
 use crate::crypto;
 use crate::entry::{HOLD_PART, Meta, audit_part, key_part};
-use crate::error::{Denied, Erased, Error, Misuse, Result};
+use crate::error::{Denied, Erased, Error, Malformed, Misuse, Result};
 use crate::grant::{Ciphers, Core, Fresh, Grant, HeldShelves, Now, Source, UNCHECKED};
 use crate::hold;
 use crate::journal::FENCE;
 use crate::key::{Audit, Purpose as PurposeStage, Secret, Tag};
 use crate::log::{Action, Count, Outcome, Pseudonym, Refusal};
-use crate::purpose::{BuiltIn, Purpose, PurposeId, built_in};
+use crate::purpose::{Basis, BuiltIn, Purpose, PurposeId, built_in};
 use crate::store::{Committed, Expect, Versioned};
 use crate::token::{Token, Verified, issued_ms, token_name};
 use crate::tree::ATTEMPTS;
 use crate::vault::{Inner, Subject, Vault};
 
+mod from_memory;
+
 impl Vault {
     /// Takes a grant for purpose `P` and one subject: verifies the token, checks basis, revocation and freeze, writes
-    /// the log durably, and only then holds the keys.
+    /// the log durably, and only then holds the keys. For one who is [remembered](crate::Options::remember) it reads nothing.
     ///
     /// # Errors
     ///
@@ -44,13 +46,13 @@ impl Vault {
         }
     }
 
-    /// Takes grants for any number of subjects, a thousand at a time: each thousand is one read, and one commit of the
-    /// log with one entry for all that are given and one for each reason of a refusal. Grants and refusals stand at
-    /// their places.
+    /// Takes grants for any number of subjects, a thousand at a time: each thousand is one read of those who are not
+    /// [remembered](crate::Options::remember), and one commit of the log with one entry for all that are given and one for
+    /// each reason of a refusal. Grants and refusals stand at their places.
     ///
-    /// What is given back takes memory: who needs more than fit calls it for some at a time. A lease counts from the read
-    /// of its thousand: where several processes share the store, run [`watch`](Self::watch), or the first may be stale before
-    /// the last are given. For [`LegalHold`](crate::LegalHold) it reads further rows for each subject.
+    /// What is given back takes memory: who needs more than fit calls it for some at a time. A lease counts from when its
+    /// thousand was begun: where several processes share the store, run [`watch`](Self::watch), or the first may be stale
+    /// before the last are given. For [`LegalHold`](crate::LegalHold) it reads further rows for each subject.
     ///
     /// # Errors
     ///
@@ -110,16 +112,17 @@ fn kept_until(meta: &Meta) -> BTreeMap<(u16, u16), Day> {
 
 /// A grant before its log entry is durable: it must not be given out yet.
 struct Prepared {
-    core: Core,
+    core: Arc<Core>,
     pseudonym: Option<Pseudonym>,
 }
 
-/// What was decided for a chunk, from one read.
+/// What was decided for a chunk, from memory and one read of the others.
 struct Decided {
     each: Vec<Result<Prepared>>,
-    /// How the fence row was; `None` where nobody was read.
+    /// How the fence row was; `None` where nobody was read or remembered.
     fence: Option<Expect>,
-    token: Option<Versioned>,
+    /// The token's row, where it was read.
+    token: Option<Option<Versioned>>,
 }
 
 impl Inner {
@@ -174,8 +177,12 @@ impl Inner {
         ids: &[SubjectId],
         action: Action,
     ) -> Result<Vec<Result<Grant<P>>>> {
+        // What is remembered is tried once: after that, everybody is read.
+        let mut remembering = true;
         for _ in 0..ATTEMPTS {
-            let decided = self.decide::<P>(verified, ids).await?;
+            let decided = self.decide::<P>(verified, ids, remembering).await?;
+            remembering = false;
+            let Some(decided) = decided else { continue };
             let given: Vec<&Prepared> = decided.each.iter().flatten().collect();
             let mut entries = Vec::new();
             if !given.is_empty() {
@@ -193,28 +200,39 @@ impl Inner {
                 }
             }
             if !given.is_empty() {
-                self.used(verified, decided.token.as_ref()).await;
+                self.note_use(verified, decided.token).await;
             }
-            let grant = |one: Result<Prepared>| one.map(|one| Grant::new(Source::Vault(Arc::new(one.core))));
+            let grant = |one: Result<Prepared>| one.map(|one| Grant::new(Source::Vault(one.core)));
             return Ok(decided.each.into_iter().map(grant).collect());
         }
         Err(Error::Busy)
     }
 
-    /// Decides for each subject, from one read of all.
+    /// Decides for each subject: from memory where it may, from one read of all others. `None` where the two are not of one
+    /// moment.
     async fn decide<P: Purpose>(
         self: &Arc<Self>,
         verified: &Arc<Verified>,
         ids: &[SubjectId],
-    ) -> Result<Decided> {
+        remembering: bool,
+    ) -> Result<Option<Decided>> {
         let built_in = self.known::<P>()?;
         let since = self.now();
         let wall = self.token_time(since.wall);
         verified.check_time(wall)?;
         let tags: Vec<Option<Tag>> =
             ids.iter().map(|id| verified.reaches(id).then(|| self.tag(id))).collect();
-        let reached: Vec<Tag> = tags.iter().copied().flatten().collect();
-        let mut decided = Decided { each: Vec::with_capacity(ids.len()), fence: None, token: None };
+        let remembered = if remembering && built_in.is_none() {
+            self.from_memory(verified, P::NUMBER, &tags, since)
+        } else {
+            None
+        };
+        let (fence, given) = remembered.unzip();
+        let given = given.into_iter().flatten().chain(std::iter::repeat_with(|| None));
+        let places: Vec<(Option<Tag>, Option<Prepared>)> = tags.into_iter().zip(given).collect();
+        let reached: Vec<Tag> =
+            places.iter().filter(|(_, given)| given.is_none()).filter_map(|(tag, _)| *tag).collect();
+        let mut decided = Decided { each: Vec::with_capacity(ids.len()), fence, token: None };
         let subjects = if reached.is_empty() {
             Vec::new()
         } else {
@@ -225,20 +243,34 @@ impl Inner {
             return Err(Denied::Revoked.into());
         }
         if let Some(read) = subjects.iter().flatten().next() {
-            decided.fence = Some(Expect::unchanged(read.fence.as_ref()));
-            decided.token = read.more.first().cloned().flatten();
+            let fence = Some(Expect::unchanged(read.fence.as_ref()));
+            if decided.fence.is_some() && decided.fence != fence {
+                return Ok(None);
+            }
+            decided.fence = fence;
+            decided.token = read.more.first().cloned();
         }
         let mut subjects = subjects.into_iter();
-        for tag in tags {
-            decided.each.push(match (tag, tag.and_then(|_| subjects.next())) {
-                (Some(tag), Some(Ok(subject))) => {
-                    self.prepare(verified, P::NUMBER, built_in, &subject, tag, since).await
-                }
-                (_, Some(Err(why))) => Err(why),
-                (_, None | Some(Ok(_))) => Err(Denied::Subject.into()),
+        for place in places {
+            decided.each.push(match place {
+                (_, Some(given)) => Ok(given),
+                (None, None) => Err(Denied::Subject.into()),
+                (Some(tag), None) => match subjects.next() {
+                    Some(Ok(subject)) => {
+                        self.prepare(verified, P::NUMBER, built_in, &subject, tag, since).await
+                    }
+                    Some(Err(why)) => Err(why),
+                    None => Err(Malformed::Length.into()),
+                },
             });
         }
-        Ok(decided)
+        Ok(Some(decided))
+    }
+
+    /// When the token stops, by the monotonic clock.
+    fn ends(&self, verified: &Verified, since: Now) -> Duration {
+        let left = verified.expires.saturating_mul(1000).saturating_sub(self.token_time(since.wall));
+        since.monotonic.saturating_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
     }
 
     /// The grant for one subject, as it was read.
@@ -266,14 +298,13 @@ impl Inner {
         let audit = self.tree.part(&subject.found, audit_part(newest.number))?;
         let audit = audit.and_then(|bytes| Secret::<Audit>::from_slice(&bytes));
         let pseudonym = audit.map(|key| Pseudonym::of(&crypto::Prf::new(key.expose()), &self.id));
-        let left = verified.expires.saturating_mul(1000).saturating_sub(self.token_time(since.wall));
         let core = Core {
             fresh: Fresh { vault: Arc::clone(self), tag, since, era, checked: AtomicU64::new(UNCHECKED) },
             purpose,
             notice,
             built_in,
             token: Arc::clone(verified),
-            ends: since.monotonic.saturating_add(Duration::from_millis(u64::try_from(left).unwrap_or(0))),
+            ends: self.ends(verified, since),
             serials: meta.generations.iter().map(|g| (g.number, g.serial)).collect(),
             until: if built_in == Some(BuiltIn::LegalHold) { BTreeMap::new() } else { kept_until(meta) },
             keys,
@@ -282,7 +313,9 @@ impl Inner {
             ciphers: Ciphers::default(),
             today: AtomicU16::new(since.day().0),
         };
-        Ok(Prepared { core, pseudonym })
+        let prepared = Prepared { core: Arc::new(core), pseudonym };
+        self.remember(&prepared, meta, subject.found.path.root.epoch);
+        Ok(prepared)
     }
 
     /// The purpose's key of each enrolment in which it stands.
@@ -311,7 +344,7 @@ impl Inner {
         let consent = newest.purposes.get(&purpose).is_some_and(|standing| standing.consent.is_some());
         Err(if newest.forgotten.is_some() || self.fenced(tag) {
             Erased::Forgotten
-        } else if self.basis(purpose) == Some(crate::purpose::Basis::Consent) && !consent {
+        } else if self.basis(purpose) == Some(Basis::Consent) && !consent {
             Erased::NoConsent
         } else {
             Erased::Purpose

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::actor::{Actor, Ground, SubjectId};
 use crate::calendar::{AHEAD, Calendar};
 use crate::clock::{Clock, Day};
+use crate::crypto::Prf;
 use crate::crypto::aead::Suite;
 use crate::error::{Error, Halted, Misuse, Result};
 use crate::grant::Now;
@@ -18,6 +19,7 @@ use crate::keeper::{Roots, VaultId};
 use crate::key::{Index, Lookup, Secret, Tag};
 use crate::log::{Action, Entry, Outcome};
 use crate::purpose::{Basis, PurposeId};
+use crate::remembered::Remembered;
 use crate::ring::Ring;
 use crate::schema::Registry;
 use crate::store::{Batch, Committed, Expect, Rows};
@@ -25,6 +27,7 @@ use crate::tree::Tree;
 
 mod audit;
 pub(crate) mod lane;
+mod lanes;
 pub(crate) mod open;
 mod settings;
 mod subject;
@@ -60,10 +63,14 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) registry: RwLock<Registry>,
     pub(crate) lookup: Secret<Lookup>,
+    /// The same, expanded: every call that names a subject needs it.
+    tags: Prf,
     pub(crate) index: Secret<Index>,
     /// The keys that can be changed, as this process knows them.
     pub(crate) ring: RwLock<Arc<Ring>>,
+    pub(crate) remembered: Arc<Remembered>,
     pub(crate) lane: lane::Writer,
+    pub(crate) lanes: lanes::Lanes,
     /// Lanes for changes that the shop's transactions make, while none does.
     pub(crate) staging: Mutex<Vec<lane::Writer>>,
     /// Shred, expire and settle of one process run one after the other.
@@ -101,7 +108,7 @@ impl Inner {
     }
 
     pub(crate) fn tag(&self, id: &SubjectId) -> Tag {
-        self.lookup.tag(id.bytes())
+        Secret::<Lookup>::tag_by(&self.tags, id.bytes())
     }
 
     /// The name of this vault's notes.

@@ -207,6 +207,25 @@ fn abuse_33_expiry_that_is_killed_half_way_is_finished_and_a_held_record_survive
 }
 
 #[test]
+fn abuse_28_who_is_remembered_is_not_given_once_another_process_has_forgotten_or_withdrawn() {
+    explore(shop(), 150, |stage, one, two, dice| {
+        for n in [1, 2, 3] {
+            alone(&stage.clock, stage.reads(one, n));
+        }
+        let gone = Cell::new(false);
+        let tasks = vec![
+            task(stage.leaves(two, 1, &gone, false)),
+            task(stage.opens_once(one, 1, &gone)),
+            task(stage.opens_once(one, 1, &gone)),
+            task(stage.opens_once(one, 1, &gone)),
+            task(stage.withdraws(two, 2, dice.below(2) == 0)),
+            task(stage.reads(one, 3)),
+        ];
+        run(tasks, &stage.clock, dice);
+    });
+}
+
+#[test]
 fn everything_at_once_in_two_processes() {
     for (number, shop) in [shop(), deep_shop()].into_iter().enumerate() {
         for seed in 0..schedules(100) {

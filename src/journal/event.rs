@@ -40,7 +40,7 @@ pub(crate) enum Event {
         purpose: u16,
         due: Day,
     },
-    /// A consent that came after a withdrawal.
+    /// A consent that came after a withdrawal, or to an older notice than the one before.
     Consented {
         tag: Tag,
         state: u64,

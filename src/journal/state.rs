@@ -16,7 +16,7 @@ pub(crate) struct Fence {
     pub(crate) forgotten: Option<Vec<(u16, Day)>>,
     pub(crate) withdrawn: BTreeSet<u16>,
     pub(crate) held: bool,
-    /// Raised by every forget, undo, enroll-again, consent after a withdrawal, hold and release: what was taken in another
+    /// Raised by every forget, undo, enroll-again, consent that took something away or gave it back, hold and release: what was taken in another
     /// era is stale, even where the subject looks the same again.
     pub(crate) era: u64,
 }
@@ -155,7 +155,8 @@ impl State {
         let issued_ms = issued_ms(id);
         key < self.tokens_from
             || self.tokens.contains(id)
-            || actors.iter().any(|(kind, name)| self.actors.contains(&(*kind, (*name).to_owned())))
+            || !self.actors.is_empty()
+                && actors.iter().any(|(kind, name)| self.actors.contains(&(*kind, (*name).to_owned())))
             || self.purposes.get(&purpose).is_some_and(|until| issued_ms <= *until)
             || self.all_until_ms.is_some_and(|until| issued_ms <= until)
     }

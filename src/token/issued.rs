@@ -101,7 +101,7 @@ pub enum Revoke {
 
 const TOKENS: &[u8] = b"t";
 /// A token's last use is written again when it is older.
-const LAST_USE_MS: i64 = 60_000;
+pub(crate) const LAST_USE_MS: i64 = 60_000;
 
 /// The name of its row.
 pub(crate) fn token_name(id: &[u8; 16]) -> Key {
@@ -242,10 +242,13 @@ impl Inner {
         let now = self.clock.wall();
         let Some(row) = row else { return };
         let Ok(mut info) = TokenInfo::decode(token.id, &row.value) else { return };
-        if info.last_used_ms.is_some_and(|last| now.saturating_sub(last) < LAST_USE_MS) {
+        if let Some(last) = info.last_used_ms.filter(|last| now.saturating_sub(*last) < LAST_USE_MS) {
+            self.remembered.used(&token.id, last);
             return;
         }
-        info.last_used_ms = Some(now.div_euclid(LAST_USE_MS).saturating_mul(LAST_USE_MS));
+        let minute = now.div_euclid(LAST_USE_MS).saturating_mul(LAST_USE_MS);
+        info.last_used_ms = Some(minute);
+        self.remembered.used(&token.id, minute);
         if let Ok(mut batch) = Batch::new() {
             batch.expect(&name, Expect::Version(row.version));
             batch.put(&name, info.encode());

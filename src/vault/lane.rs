@@ -5,6 +5,7 @@
 //! fails, those that were built on it fail with it, and are built again here.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::crypto;
@@ -36,6 +37,17 @@ pub(crate) struct Writer {
     id: [u8; 16],
     head: async_lock::Mutex<Place>,
     waiting: Mutex<Vec<Arc<Waiting>>>,
+    /// How many commits are under way or wait for it.
+    busy: AtomicUsize,
+}
+
+/// One that is under way, until it is dropped.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Where the lane stands.
@@ -71,12 +83,38 @@ struct Waiting {
 impl Writer {
     pub(crate) fn new(vault: VaultId, rows: Rows) -> Result<Self> {
         let id = crypto::random()?;
-        Ok(Writer { vault, rows, id, head: async_lock::Mutex::default(), waiting: Mutex::default() })
+        Ok(Writer {
+            vault,
+            rows,
+            id,
+            head: async_lock::Mutex::default(),
+            waiting: Mutex::default(),
+            busy: AtomicUsize::new(0),
+        })
+    }
+
+    /// A lane that nobody has written yet: its id was just drawn, so there is no head to be read.
+    pub(crate) fn unwritten(vault: VaultId, rows: Rows) -> Result<Self> {
+        let mut writer = Self::new(vault, rows)?;
+        let lane = Lane::start(&writer.vault, writer.id);
+        writer.head.get_mut().head = Some(Head { lane, row: None });
+        Ok(writer)
+    }
+
+    /// Whether nothing is under way here.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) == 0
+    }
+
+    fn busy(&self) -> Busy<'_> {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Busy(&self.busy)
     }
 
     /// Commits a batch together with entries. A conflict says that a precondition of the batch did not hold, or that
     /// the head was not where it was believed to be.
     pub(crate) async fn commit(&self, batch: Batch, entries: &[Entry]) -> Result<Committed> {
+        let _busy = self.busy();
         if self.rows.shared() {
             let mut place = self.head.lock().await;
             let head = self.take(&mut place).await?;
@@ -183,6 +221,7 @@ impl Writer {
             }
             return self.commit(batch, &entries).await;
         }
+        let _busy = self.busy();
         let own = Arc::new(Waiting { entries, expect, done: Mutex::new(None) });
         self.queue().push(Arc::clone(&own));
         // Whoever gets the lane first commits for all that wait; the others find their entry written.

@@ -9,7 +9,7 @@ use crate::error::{Error, Malformed, Result, RolledBack};
 use crate::journal::FENCE;
 use crate::key::Tag;
 use crate::schema::Registry;
-use crate::store::{Key, Versioned};
+use crate::store::{Expect, Key, Versioned};
 use crate::tree::node::under_root;
 use crate::tree::{ATTEMPTS, Found, Node};
 
@@ -75,6 +75,9 @@ impl Inner {
         self.journal.catch_up(head, asked).await?;
         self.refresh_registry().await?;
         self.refresh_ring().await?;
+        if head.number == self.journal.known() {
+            self.remembered.saw(head.number, Expect::unchanged(fence.as_ref()));
+        }
         let mut subjects = Vec::with_capacity(tags.len());
         for (found, tag) in found.into_iter().zip(tags) {
             let subject = found.and_then(|found| {

@@ -56,7 +56,10 @@ fn abuse_05_rows_put_back_after_enroll_again_open_nothing() {
         shop.enroll_again();
         assert!(!note_opens(&sealed, &shop.unlock::<Shipping>().unwrap()));
         shop.put_back(&old, &TREE);
-        assert_eq!(shop.unlock::<Shipping>().err(), OLDER, "shredded: {shredded}");
+        // Who is remembered is not read: nothing but what was given before.
+        assert!(!note_opens(&sealed, &shop.unlock::<Shipping>().unwrap()), "shredded: {shredded}");
+        assert_eq!(shop.unlock::<Invoicing>().err(), OLDER, "shredded: {shredded}");
+        assert_eq!(shop.unlock::<SubjectAccess>().err(), OLDER, "shredded: {shredded}");
     }
 }
 
