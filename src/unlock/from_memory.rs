@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU16, AtomicU64};
 use std::time::Duration;
 
 use super::Prepared;
@@ -106,6 +106,7 @@ fn remembered_core(
         held: HeldShelves::new(),
         remade: BTreeSet::new(),
         ciphers: Ciphers::default(),
+        today: AtomicU16::new(today.0),
     };
     let mut take = |kept: &Kept| {
         let name = (kept.generation, purpose);
