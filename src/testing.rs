@@ -8,12 +8,13 @@ use zeroize::Zeroizing;
 
 use crate::actor::{Actor, Ground, SubjectId};
 use crate::clock::{Clock, Day, Sleep};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::grant::Grant;
+use crate::log::Action;
 use crate::purpose::Purpose;
 use crate::record::{Record, Sealable};
-use crate::store::MemoryStore;
-use crate::token::Scope;
+use crate::store::{Committed, MemoryStore};
+use crate::token::{Scope, Token};
 use crate::value::Encoder;
 use crate::vault::{Options, Vault};
 
@@ -155,6 +156,33 @@ pub async fn grant<P: Purpose>(vault: &Vault, id: &SubjectId) -> Result<Grant<P>
     let hour = Duration::from_secs(3600);
     let token = vault.issue::<P>(&tester(), &test_ground(), hour, Scope::subject(id)).await?;
     vault.unlock::<P>(&token, id).await
+}
+
+/// Verifies a token, and nothing else that an unlock does: its MACs under the vault's keys, that no narrowing widens, and
+/// that it is neither expired nor early. Revocations and freezes are not looked at. For measurements.
+///
+/// # Errors
+///
+/// [`Denied`](crate::Error::Denied), as [`Vault::unlock`] says it.
+pub async fn verify(vault: &Vault, token: &Token) -> Result<()> {
+    let inner = &vault.0;
+    inner.verified(token).await?.check_time(inner.token_time(inner.clock.wall()))?;
+    Ok(())
+}
+
+/// Appends one entry to the log, as [`Vault::unlock`] does it, and nothing else that an unlock does. For measurements.
+///
+/// # Errors
+///
+/// Where the log cannot be written.
+pub async fn append_to_log(vault: &Vault) -> Result<()> {
+    let inner = &vault.0;
+    let entry = inner.entry_by(Action::Unlock, &tester(), &test_ground())?;
+    let entry = entry.under_token([0; 16]).for_purpose(1);
+    match inner.lane.append(vec![entry], None).await? {
+        Committed::Yes => Ok(()),
+        Committed::Conflict => Err(Error::Busy),
+    }
 }
 
 /// What purpose `P` would see of a record right after sealing, without a vault: for tests of code that takes views. Every
