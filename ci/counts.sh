@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Counts what the hot path does, which does not depend on what else the machine does: instructions (by callgrind) of each
 # operation, of sealing and opening also beyond their primitives, and what the store is asked for. Callgrind's processor
-# has AES and AVX2 instructions and none for SHA-256, so that hashes count for more than they cost. Fails where a count is more than 5 % above the one in ci/counts.txt, and where
-# the store is asked for more than is written there.
+# has AES and AVX2 instructions and none for SHA-256, so that hashes count for more than they cost. Fails where a count is more than 5 % above the one in ci/counts.txt. (What
+# the store is asked for by many subjects depends a little on where their tags put them.)
 #
 #   bash ci/counts.sh            compares
 #   bash ci/counts.sh --write    writes the figures anew
@@ -78,9 +78,8 @@ measure | awk -v file="$file" '
     {
         seen++
         if (!($1 in was)) { print $1 ": " $2 ", of which " file " says nothing"; bad = 1; next }
-        exact = $1 ~ /^store\./
-        if (exact ? $2 > was[$1] : $2 > was[$1] * 1.05) { say = "more than allowed"; bad = 1 }
-        else if (exact ? $2 < was[$1] : $2 < was[$1] * 0.95) say = "less: lower the figure (bash ci/counts.sh --write)"
+        if ($2 > was[$1] * 1.05) { say = "more than allowed"; bad = 1 }
+        else if ($2 < was[$1] * 0.95) say = "less: lower the figure (bash ci/counts.sh --write)"
         else say = "as it was"
         printf "%-32s %10s, was %10s: %s\n", $1, $2, was[$1], say
     }
