@@ -23,6 +23,8 @@ mod common;
 mod days;
 #[path = "ratios/durable.rs"]
 mod durable;
+#[path = "ratios/subjects.rs"]
+mod subjects;
 #[path = "ratios/threads.rs"]
 mod threads;
 #[path = "ratios/tokens.rs"]
@@ -35,13 +37,14 @@ use common::table::{Report, page};
 /// A group of jobs that are measured together.
 type Group = (&'static str, fn(&mut Report));
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     ("cells", cells::run),
     ("tokens", tokens::run),
     ("unlocks", unlocks::run),
     ("threads", threads::run),
     ("durable", durable::run),
     ("days", days::run),
+    ("subjects", subjects::run),
 ];
 
 fn main() {

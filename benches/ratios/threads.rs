@@ -39,8 +39,8 @@ fn on(threads: usize, calls: usize, work: &(impl Fn(usize) + Sync)) -> Duration 
 }
 
 /// Time a call of all threads together, beside one thread's.
-fn compare(threads: usize, work: &(impl Fn(usize) + Sync)) -> Beside {
-    let of = if measured() { Rounds { rounds: 300, each: CALLS } } else { Rounds { rounds: 1, each: 2 } };
+fn compare(threads: usize, calls: usize, work: &(impl Fn(usize) + Sync)) -> Beside {
+    let of = if measured() { Rounds { rounds: 300, each: calls } } else { Rounds { rounds: 1, each: 2 } };
     let of = beside(of, |n| on(threads, n, work), |n| on(1, n, work));
     Beside { ours: of.ours / threads as f64, limit: of.limit }
 }
@@ -57,7 +57,7 @@ pub fn run(report: &mut Report) {
     };
     let opens = |n: usize| (0..n).for_each(|_| drop(black_box(&sealed).open(&grant, &7).unwrap()));
     let unlocks = |n: usize| {
-        (0..n / 5).for_each(|_| drop(block_on(held.vault.unlock::<Shipping>(&token, &held.id)).unwrap()));
+        (0..n).for_each(|_| drop(block_on(held.vault.unlock::<Shipping>(&token, &held.id)).unwrap()));
     };
     let one = "one thread";
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(16);
@@ -66,10 +66,10 @@ pub fn run(report: &mut Report) {
         let sealer = held.sealer::<Note2>();
         let sealing = |n: usize| (0..n).for_each(|_| drop(sealer.seal(note(198), &7).unwrap()));
         let done = [
-            ("seal", compare(threads, &sealing)),
-            ("open", compare(threads, &opens)),
-            ("unlock, hot", compare(threads, &unlocks)),
-            ("bare seal, for comparison", compare(threads, &seals)),
+            ("seal", compare(threads, CALLS, &sealing)),
+            ("open", compare(threads, CALLS, &opens)),
+            ("unlock, hot", compare(threads, CALLS / 5, &unlocks)),
+            ("bare seal, for comparison", compare(threads, CALLS, &seals)),
         ];
         for (what, of) in done {
             report.point("threads", what, threads, of);
