@@ -12,7 +12,7 @@ use pollster::block_on;
 use crate::common::disk::{BareRedb, Clocked, Folder, Rows, rows_of, together};
 use crate::common::measured;
 use crate::common::rounds::{Beside, Rounds, beside};
-use crate::common::table::Report;
+use crate::common::table::{Report, short};
 use crate::common::worlds::{Note2, Shipping, token};
 
 const TASKS: usize = 64;
@@ -39,15 +39,25 @@ pub fn run(report: &mut Report) {
         seen.commits.iter().map(rows_of).filter(|rows| !rows.is_empty()).collect::<Vec<_>>()
     };
     let rows = seen(&unlock);
+    written(report, "an unlock", &rows);
     let one = by_turns(&bare, &rows, 1, &|n| together(1, n, unlock));
     report.plain("unlock, durable, one after the other", BARE, one);
     let many = by_turns(&bare, &rows, 20, &|n| together(TASKS, n, unlock));
     report.at_least("unlock, durable, 64 waiting", BARE, many, 15.0);
     let rows = seen(&enroll);
+    written(report, "an enrolment", &rows);
     let one = by_turns(&bare, &rows, 1, &|n| together(1, n, enroll));
     report.plain("enroll, durable, one after the other", BARE, one);
     let many = by_turns(&bare, &rows, 20, &|n| together(TASKS, n, enroll));
     report.at_least("enroll, durable, 64 waiting", BARE, many, 15.0);
+}
+
+/// Rows and bytes that one commit writes, names and versions included.
+fn written(report: &mut Report, what: &str, commits: &[Rows]) {
+    let rows: usize = commits.iter().map(Vec::len).sum();
+    let bytes: usize = commits.iter().flatten().map(|(name, row)| name.len() + row.len()).sum();
+    let each = |sum: usize| short(sum as f64 / commits.len() as f64);
+    report.figure(&format!("{what} writes"), &format!("{} rows, {} B", each(rows), each(bytes)));
 }
 
 /// Rounds of `more` times as many calls as there are bare transactions beside them.
