@@ -57,9 +57,9 @@ fn main() {
     }
     for (name, run) in GROUPS {
         if chosen.is_empty() || chosen.iter().any(|chosen| *chosen == name) {
-            let mut report = Report::new(name);
+            let mut report = Report::new(name, write);
             run(&mut report);
-            report.end(write);
+            report.save();
         }
     }
     if write {

@@ -10,12 +10,13 @@ use super::rounds::Beside;
 pub struct Report {
     group: &'static str,
     lines: Vec<String>,
+    write: bool,
 }
 
 impl Report {
-    pub fn new(group: &'static str) -> Self {
+    pub fn new(group: &'static str, write: bool) -> Self {
         println!("\n{group}, on {}\n\n{HEAD}", machine());
-        Report { group, lines: Vec::new() }
+        Report { group, lines: Vec::new(), write }
     }
 
     /// Shall take at most so many times as long as its limit.
@@ -65,9 +66,9 @@ impl Report {
         self.lines.push(format!("point\t{plot}\t{series}\t{x}\t{:.1}\t{:.1}", of.ours, of.limit));
     }
 
-    /// Leaves it in `docs/performance`, where that is asked for.
-    pub fn end(self, write: bool) {
-        if write {
+    /// Leaves in `docs/performance` what there is so far, where that is asked for.
+    pub fn save(&self) {
+        if self.write {
             let path = folder().join("results").join(self.group).with_extension("tsv");
             let lines = format!("machine\t{}\n{}\n", machine(), self.lines.join("\n"));
             fs::create_dir_all(path.parent().unwrap()).unwrap();

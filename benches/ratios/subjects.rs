@@ -120,7 +120,9 @@ impl World {
 
     /// Rows, their bytes, and commits of forgetting and shredding one more.
     fn writes_of_a_shred(&self) -> String {
-        let seen = self.store.seen(|| drop(self.forget_and_shred(1, 2)));
+        let seen = self.store.seen(|| {
+            self.forget_and_shred(1, 2);
+        });
         let rows: Rows = seen.commits.iter().flat_map(rows_of).collect();
         let bytes: usize = rows.iter().map(|(name, row)| name.len() + row.len()).sum();
         format!("{} rows, {} B, in {} commits", rows.len(), bytes, seen.commits.len())
@@ -229,6 +231,8 @@ pub fn run(report: &mut Report) {
             report.at_least("the same", &limit, Beside { ours: *ours, limit: flat }, 100.0);
         }
     }
+    // What follows takes long.
+    report.save();
     if let Some(world) = worlds.last() {
         stored(report, &folder, world, asked("CELLS", most));
     }
