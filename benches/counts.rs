@@ -2,6 +2,7 @@
 //! `counts store N` prints what the store was asked for by them instead.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![allow(clippy::print_stdout, clippy::panic, clippy::as_conversions, clippy::cast_possible_truncation)]
+#![allow(clippy::cast_precision_loss)]
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the other benches")]
 
 use std::hint::black_box;
@@ -112,7 +113,7 @@ fn store(n: usize) {
         }
     });
     tally("store.unlock-many", 1, &mut || {
-        drop(block_on(vault.unlock_many::<Shipping>(&token, &all)).unwrap())
+        drop(block_on(vault.unlock_many::<Shipping>(&token, &all)).unwrap());
     });
     let sealer = block_on(vault.sealer::<Note2>(&all[0], &me, &why)).unwrap();
     let grant = block_on(vault.unlock::<Shipping>(&token, &all[0])).unwrap();

@@ -12,7 +12,7 @@
     clippy::arithmetic_side_effects,
     clippy::panic
 )]
-#![allow(clippy::print_stdout, clippy::disallowed_methods)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unchecked_time_subtraction)]
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the other benches")]
 

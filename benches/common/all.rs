@@ -1,4 +1,14 @@
 //! What the benches share: vaults, the bare side of each job, the method of comparing the two, and tables.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects,
+    clippy::panic
+)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unchecked_time_subtraction)]
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "no bench uses all of it")]
 
 pub mod bare;
 #[cfg(feature = "redb")]

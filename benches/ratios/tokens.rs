@@ -19,7 +19,7 @@ pub fn run(report: &mut Report) {
     let narrowed = plain.narrow().subject(&alice).fields(&[field::<note2::body>()]).done().unwrap();
     let twice = narrowed.narrow().expires_at(plain.unverified_expiry().saturating_sub(60)).done().unwrap();
     for (name, token) in [("as issued", &plain), ("narrowed", &narrowed), ("narrowed twice", &twice)] {
-        let bare = BareToken::of(&token.expose(), false);
+        let bare = BareToken::of(token.expose(), false);
         let of = Rounds::of(once(|| bare.verify()).1);
         let verifying = beside(
             of,
