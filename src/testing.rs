@@ -163,7 +163,7 @@ pub async fn grant<P: Purpose>(vault: &Vault, id: &SubjectId) -> Result<Grant<P>
 ///
 /// # Errors
 ///
-/// [`Denied`](crate::Error::Denied), as [`Vault::unlock`] says it.
+/// [`Error::Denied`], as [`Vault::unlock`] says it.
 pub async fn verify(vault: &Vault, token: &Token) -> Result<()> {
     let inner = &vault.0;
     inner.verified(token).await?.check_time(inner.token_time(inner.clock.wall()))?;
@@ -190,7 +190,7 @@ pub async fn append_to_log(vault: &Vault) -> Result<()> {
 ///
 /// # Errors
 ///
-/// [`Error::Malformed`](crate::Error::Malformed) for a value whose own encoding it does not decode.
+/// [`Error::Malformed`] for a value whose own encoding it does not decode.
 pub fn view<P: Purpose, R: Record>(record: &R) -> Result<<R as Sealable>::Opened<P>> {
     let mut draft = R::draft::<P>();
     for (index, field) in R::FIELDS.iter().enumerate() {
@@ -216,4 +216,42 @@ fn encoded<R: Record>(record: &R, index: usize) -> Option<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(len));
     record.encode(index, &mut Encoder::new(&mut bytes));
     Some(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use pollster::block_on;
+
+    use super::{ManualClock, append_to_log, ephemeral, test_ground, tester, verify};
+    use crate::clock::Day;
+    use crate::error::{Denied, Error};
+    use crate::purpose::SubjectAccess;
+    use crate::token::Scope;
+    use crate::vault::Options;
+
+    #[test]
+    fn a_token_is_verified_by_the_vault_that_issued_it_until_it_expires() {
+        let clock = ManualClock::at(Day::from_ymd(2026, 1, 5).unwrap());
+        let [ours, theirs] =
+            [(); 2].map(|()| block_on(ephemeral(Options::new().clock(clock.clone()))).unwrap());
+        let (me, why) = (tester(), test_ground());
+        let hour = Duration::from_secs(3600);
+        let token = block_on(ours.issue::<SubjectAccess>(&me, &why, hour, Scope::everyone())).unwrap();
+        block_on(verify(&ours, &token)).unwrap();
+        assert_eq!(block_on(verify(&theirs, &token)), Err(Error::Denied(Denied::NotOurs)));
+        clock.advance(hour);
+        assert_eq!(block_on(verify(&ours, &token)), Err(Error::Denied(Denied::Expired)));
+    }
+
+    #[test]
+    fn one_entry_is_appended_to_a_log_that_holds() {
+        let vault = block_on(ephemeral(Options::new())).unwrap();
+        let before = block_on(vault.log()).unwrap().len();
+        block_on(append_to_log(&vault)).unwrap();
+        assert_eq!(block_on(vault.log()).unwrap().len(), before.saturating_add(1));
+        assert!(block_on(vault.verify_log()).unwrap().holds());
+    }
 }
