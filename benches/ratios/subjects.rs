@@ -108,20 +108,19 @@ impl World {
         nanos(median((0..5).map(|_| once(unlock).1).collect())) / ids.len() as f64
     }
 
-    fn forget_and_shred(&self, number: usize, of: usize) -> Duration {
+    fn forget_and_shred(&self, one: &SubjectId) -> Duration {
         let (me, why) = (tester(), test_ground());
-        let one = self.nth(number, of);
         let ((), took) = once(|| {
-            block_on(self.vault.forget(&one, Forget::by(&me, &why).without_grace())).unwrap();
+            block_on(self.vault.forget(one, Forget::by(&me, &why).without_grace())).unwrap();
             assert_eq!(block_on(self.vault.shred(&me, &why)).unwrap().subjects, 1);
         });
         took
     }
 
-    /// Rows, their bytes, and commits of forgetting and shredding one more.
+    /// Rows, their bytes, and commits of forgetting and shredding the last, who was not chosen before.
     fn writes_of_a_shred(&self) -> String {
         let seen = self.store.seen(|| {
-            self.forget_and_shred(1, 2);
+            self.forget_and_shred(&id(self.subjects - 1));
         });
         let rows: Rows = seen.commits.iter().flat_map(rows_of).collect();
         let bytes: usize = rows.iter().map(|(name, row)| name.len() + row.len()).sum();
@@ -212,7 +211,7 @@ pub fn run(report: &mut Report) {
     let mut times = vec![Vec::new(); worlds.len()];
     for round in 0..rounds {
         for (world, times) in worlds.iter().zip(&mut times) {
-            times.push(world.forget_and_shred(round, rounds));
+            times.push(world.forget_and_shred(&world.nth(round, rounds)));
         }
     }
     let times: Vec<f64> = times.into_iter().map(|times| nanos(median(times))).collect();
