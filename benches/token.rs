@@ -1,25 +1,25 @@
-//! Reading a token, narrowing it, and taking a grant with it from a vault in memory, where no disk is waited for.
-#![allow(clippy::unwrap_used)]
+//! Plain figures of reading a token, verifying it, narrowing it, and taking a grant with it from a vault in memory, where no disk is waited for.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects
+)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::panic)]
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the other benches")]
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::Criterion;
-use customer_vault::testing::{ephemeral, test_ground, tester};
-use customer_vault::value::Bytes;
-use customer_vault::{Options, Scope, SubjectId, Token, field, purposes, record};
+use customer_vault::testing::verify;
+use customer_vault::{SubjectId, Suite, Token, field};
 use pollster::block_on;
 
-purposes! {
-    Shipping: Contract = 1 "shipping";
-    Invoicing: LegalObligation = 3 "invoicing";
-}
-
-record! {
-    struct Note / SealedNote / NoteView in note = "note" {
-        body: Bytes = 1 "body", basic, for [Shipping: 90 days, Invoicing: 10 years];
-    }
-}
+#[path = "common/all.rs"]
+mod common;
+use common::worlds::{Held, Shipping, note2, token};
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -28,19 +28,19 @@ fn main() {
         .measurement_time(Duration::from_secs(1))
         .without_plots()
         .configure_from_args();
-    let (me, why) = (tester(), test_ground());
-    let vault = block_on(ephemeral(Options::new().record::<Note>())).unwrap();
-    let id = SubjectId::new("alice").unwrap();
-    block_on(vault.enroll(&id, [], &me, &why)).unwrap();
-    let hour = Duration::from_secs(3600);
-    let token = block_on(vault.issue::<Shipping>(&me, &why, hour, Scope::everyone())).unwrap();
-    let narrowed = token.narrow().subject(&id).fields(&[field::<note::body>()]).done().unwrap();
+    let held = Held::new(Suite::default());
+    let (vault, id) = (&held.vault, SubjectId::new("alice").unwrap());
+    let token = token(vault);
+    let narrowed = token.narrow().subject(&id).fields(&[field::<note2::body>()]).done().unwrap();
     let twice = narrowed.narrow().expires_at(token.unverified_expiry().saturating_sub(60)).done().unwrap();
 
     let mut group = criterion.benchmark_group("token");
     for (name, token) in [("as issued", &token), ("narrowed", &narrowed), ("narrowed twice", &twice)] {
         let text = token.expose();
         group.bench_function(format!("parse, {name}"), |b| b.iter(|| Token::parse(black_box(text)).unwrap()));
+        group.bench_function(format!("verify, {name}"), |b| {
+            b.iter(|| block_on(verify(vault, black_box(token))).unwrap());
+        });
         group.bench_function(format!("unlock, {name}"), |b| {
             b.iter(|| block_on(vault.unlock::<Shipping>(black_box(token), &id)).unwrap());
         });

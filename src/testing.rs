@@ -8,12 +8,13 @@ use zeroize::Zeroizing;
 
 use crate::actor::{Actor, Ground, SubjectId};
 use crate::clock::{Clock, Day, Sleep};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::grant::Grant;
+use crate::log::Action;
 use crate::purpose::Purpose;
 use crate::record::{Record, Sealable};
-use crate::store::MemoryStore;
-use crate::token::Scope;
+use crate::store::{Committed, MemoryStore};
+use crate::token::{Scope, Token};
 use crate::value::Encoder;
 use crate::vault::{Options, Vault};
 
@@ -159,12 +160,39 @@ pub async fn grant<P: Purpose>(vault: &Vault, id: &SubjectId) -> Result<Grant<P>
     vault.unlock::<P>(&token, id).await
 }
 
+/// Verifies a token, and nothing else that an unlock does: its MACs under the vault's keys, that no narrowing widens, and
+/// that it is neither expired nor early. Revocations and freezes are not looked at. For measurements.
+///
+/// # Errors
+///
+/// [`Error::Denied`], as [`Vault::unlock`] says it.
+pub async fn verify(vault: &Vault, token: &Token) -> Result<()> {
+    let inner = &vault.0;
+    inner.verified(token).await?.check_time(inner.token_time(inner.clock.wall()))?;
+    Ok(())
+}
+
+/// Appends one entry to the log, as [`Vault::unlock`] does it, and nothing else that an unlock does. For measurements.
+///
+/// # Errors
+///
+/// Where the log cannot be written.
+pub async fn append_to_log(vault: &Vault) -> Result<()> {
+    let inner = &vault.0;
+    let entry = inner.entry_by(Action::Unlock, &tester(), &test_ground())?;
+    let entry = entry.under_token([0; 16]).for_purpose(1);
+    match inner.lane.append(vec![entry], None).await? {
+        Committed::Yes => Ok(()),
+        Committed::Conflict => Err(Error::Busy),
+    }
+}
+
 /// What purpose `P` would see of a record right after sealing, without a vault: for tests of code that takes views. Every
 /// field that does not name `P` is absent.
 ///
 /// # Errors
 ///
-/// [`Error::Malformed`](crate::Error::Malformed) for a value whose own encoding it does not decode.
+/// [`Error::Malformed`] for a value whose own encoding it does not decode.
 pub fn view<P: Purpose, R: Record>(record: &R) -> Result<<R as Sealable>::Opened<P>> {
     let mut draft = R::draft::<P>();
     for (index, field) in R::FIELDS.iter().enumerate() {
@@ -190,4 +218,42 @@ fn encoded<R: Record>(record: &R, index: usize) -> Option<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(len));
     record.encode(index, &mut Encoder::new(&mut bytes));
     Some(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use pollster::block_on;
+
+    use super::{ManualClock, append_to_log, ephemeral, test_ground, tester, verify};
+    use crate::clock::Day;
+    use crate::error::{Denied, Error};
+    use crate::purpose::SubjectAccess;
+    use crate::token::Scope;
+    use crate::vault::Options;
+
+    #[test]
+    fn a_token_is_verified_by_the_vault_that_issued_it_until_it_expires() {
+        let clock = ManualClock::at(Day::from_ymd(2026, 1, 5).unwrap());
+        let [ours, theirs] =
+            [(); 2].map(|()| block_on(ephemeral(Options::new().clock(clock.clone()))).unwrap());
+        let (me, why) = (tester(), test_ground());
+        let hour = Duration::from_secs(3600);
+        let token = block_on(ours.issue::<SubjectAccess>(&me, &why, hour, Scope::everyone())).unwrap();
+        block_on(verify(&ours, &token)).unwrap();
+        assert_eq!(block_on(verify(&theirs, &token)), Err(Error::Denied(Denied::NotOurs)));
+        clock.advance(hour);
+        assert_eq!(block_on(verify(&ours, &token)), Err(Error::Denied(Denied::Expired)));
+    }
+
+    #[test]
+    fn one_entry_is_appended_to_a_log_that_holds() {
+        let vault = block_on(ephemeral(Options::new())).unwrap();
+        let before = block_on(vault.log()).unwrap().len();
+        block_on(append_to_log(&vault)).unwrap();
+        assert_eq!(block_on(vault.log()).unwrap().len(), before.saturating_add(1));
+        assert!(block_on(vault.verify_log()).unwrap().holds());
+    }
 }
