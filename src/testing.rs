@@ -17,6 +17,7 @@ use crate::token::Scope;
 use crate::value::Encoder;
 use crate::vault::{Options, Vault};
 
+mod admission;
 #[cfg(feature = "redb")]
 mod disk;
 mod faults;
@@ -25,6 +26,7 @@ mod medium;
 mod memory_keeper;
 mod store_contract;
 
+pub use admission::verify_for;
 #[cfg(feature = "redb")]
 pub use disk::{DiskOperation, FaultDisk, Survivors};
 pub use faults::{Call, CommitFault, Counts, FaultStore, yield_now};
