@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use customer_vault::keeper::{FileKeeper, FileSecret};
 use customer_vault::store::RedbStore;
-use customer_vault::testing::{ManualClock, test_ground, tester};
+use customer_vault::testing::{ManualClock, MemoryKeeper, test_ground, tester};
 use customer_vault::value::Bytes;
 use customer_vault::{Consent, Day, Forget, Options, SubjectId, Vault, purposes, record};
 use kms_aead::ring_encryption::RingAeadEncryption;
@@ -53,6 +53,9 @@ record! {
 const TIMES: usize = 20;
 const TIMES_ALL: usize = 3;
 
+/// What an older copy gives after us.
+const GONE: &str = "nothing, once the restore window is over and `settle` has destroyed the root";
+
 /// A folder that goes with it.
 struct Folder(PathBuf);
 
@@ -90,23 +93,42 @@ fn id(customer: usize) -> SubjectId {
     SubjectId::new(&name(customer)).unwrap()
 }
 
-fn a_vault(folder: &Path, options: Options) -> Vault {
-    let secret = FileSecret::generate().unwrap().0;
-    let keeper = FileKeeper::create(folder.join("keys"), secret).unwrap();
+/// Where the root keys lie.
+#[derive(Clone, Copy)]
+enum Roots {
+    /// In a file, as by default.
+    File,
+    /// In memory: what is left is the store.
+    Memory,
+}
+
+fn a_vault(folder: &Path, roots: Roots, options: Options) -> Vault {
+    let options = options.record::<Note>();
     let store = RedbStore::create(folder.join("vault.redb")).unwrap();
-    block_on(options.record::<Note>().create(store, keeper.clone(), keeper)).unwrap()
+    match roots {
+        Roots::File => {
+            let (secret, _) = FileSecret::generate().unwrap();
+            let keeper = FileKeeper::create(folder.join("keys"), secret).unwrap();
+            block_on(options.create(store, keeper.clone(), keeper)).unwrap()
+        }
+        Roots::Memory => {
+            let keeper = MemoryKeeper::new();
+            block_on(options.create(store, keeper.clone(), keeper)).unwrap()
+        }
+    }
 }
 
 pub fn forget(customers: usize) -> Vec<Did> {
-    let mut done = ours_forget(customers);
+    let mut done = ours_forget(customers, Roots::File);
+    done.extend(ours_forget(customers, Roots::Memory));
     done.extend(peer_forget::<Tink>(customers));
     done.extend(peer_forget::<Kms>(customers));
     done
 }
 
-fn ours_forget(customers: usize) -> Vec<Did> {
+fn ours_forget(customers: usize, roots: Roots) -> Vec<Did> {
     let folder = Folder::new("forget");
-    let vault = a_vault(&folder.0, Options::new());
+    let vault = a_vault(&folder.0, roots, Options::new());
     let (me, why) = (tester(), test_ground());
     let everyone: Vec<(SubjectId, [Consent; 0])> =
         (0..customers).map(|customer| (id(customer), [])).collect();
@@ -130,14 +152,15 @@ fn ours_forget(customers: usize) -> Vec<Did> {
         nanoseconds: nanoseconds(took),
         copies,
     };
-    vec![
-        did(
-            "forget and shred",
-            shred,
-            "nothing, once the restore window is over and `settle` has destroyed the root",
-        ),
-        did("of that, forget: from then on nothing opens", forget, "the key"),
-    ]
+    let whole = match roots {
+        Roots::File => "forget and shred",
+        Roots::Memory => "forget and shred, root keys in memory",
+    };
+    let mut done = vec![did(whole, shred, GONE)];
+    if matches!(roots, Roots::File) {
+        done.push(did("of that, forget: from then on nothing opens", forget, "the key"));
+    }
+    done
 }
 
 /// How a peer wraps a data key.
@@ -258,7 +281,7 @@ fn peer_forget<M: Master>(customers: usize) -> Vec<Did> {
 }
 
 pub fn expire(values: usize) -> Vec<Did> {
-    let mut done = vec![ours_expire(values)];
+    let mut done = vec![ours_expire(values, Roots::File), ours_expire(values, Roots::Memory)];
     done.extend(peer_expire(values));
     done
 }
@@ -269,10 +292,10 @@ fn start() -> Day {
 }
 
 /// Values lie wherever the shop keeps them: the vault destroys a key.
-fn ours_expire(values: usize) -> Did {
+fn ours_expire(values: usize, roots: Roots) -> Did {
     let folder = Folder::new("expire");
     let clock = ManualClock::at(start());
-    let vault = a_vault(&folder.0, Options::new().clock(clock.clone()));
+    let vault = a_vault(&folder.0, roots, Options::new().clock(clock.clone()));
     let (me, why) = (tester(), test_ground());
     let customers = 10;
     for customer in 0..customers {
@@ -309,10 +332,13 @@ fn ours_expire(values: usize) -> Did {
     Did {
         what: Disk::Expire,
         krate: "customer-vault",
-        way: "expire: destroy the day's key",
+        way: match roots {
+            Roots::File => "expire: destroy the day's key",
+            Roots::Memory => "the same, root keys in memory",
+        },
         of: values,
         nanoseconds,
-        copies: "nothing, once the restore window is over and `settle` has destroyed the root",
+        copies: GONE,
     }
 }
 

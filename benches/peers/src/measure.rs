@@ -23,6 +23,8 @@ pub enum Keys {
     One,
     /// A data key for each value, wrapped under one key.
     EachValue,
+    /// A data key for each part of a value, wrapped for each purpose.
+    EachPurpose,
     /// A token's.
     Token,
 }
