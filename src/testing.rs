@@ -18,6 +18,7 @@ use crate::token::{Scope, Token};
 use crate::value::Encoder;
 use crate::vault::{Options, Vault};
 
+mod admission;
 #[cfg(feature = "redb")]
 mod disk;
 mod faults;
@@ -27,6 +28,7 @@ mod memory_keeper;
 mod store_contract;
 mod witness_contract;
 
+pub use admission::verify_for;
 #[cfg(feature = "redb")]
 pub use disk::{DiskOperation, FaultDisk, Survivors};
 pub use faults::{Call, CommitFault, Counts, FaultStore, yield_now};
