@@ -8,12 +8,15 @@ use zeroize::Zeroizing;
 use crate::clock::Day;
 use crate::consent::Evidence;
 use crate::error::{Error, Malformed, Result, RolledBack, Unsupported};
-use crate::key::{Audit, Hold, Node, Purpose, Secret};
+use crate::key::{Audit, Hold, Node, Purpose, Secret, Tag};
 use crate::purpose::Basis;
 use crate::row::{Part, Plain};
 use crate::wire::{Put as _, Reader};
 
+/// Of an entry that lies where its subject was enrolled, under the lookup key that the vault was made with.
 const VERSION: u8 = 1;
+/// Of one that says more of where it lies.
+const PLACED: u8 = 2;
 const META: u8 = 1;
 const AUDIT: u8 = 2;
 const PURPOSE: u8 = 3;
@@ -28,6 +31,11 @@ pub(crate) struct Meta {
     /// Ascending; the last one is the newest.
     pub(crate) generations: Vec<Generation>,
     pub(crate) held: Option<Held>,
+    /// The number of the lookup key under which it lies.
+    pub(crate) lookup: u16,
+    /// Where it lay before, oldest first, each with the generation of the bucket there when it left: until that bucket
+    /// is rotated, an older copy of the entry would open under it.
+    pub(crate) left: Vec<(Tag, u64)>,
 }
 
 /// One enrolment.
@@ -207,6 +215,13 @@ impl Entry {
         if found { Ok(entry) } else { Err(Error::RolledBack(RolledBack::Mixed)) }
     }
 
+    /// Whether nothing of it opens any more and nobody waits for it: a tombstone.
+    pub(crate) fn is_erased(&self) -> bool {
+        let over =
+            |newest: &Generation| newest.forgotten.as_ref().is_some_and(|forgotten| forgotten.shredded);
+        self.keys.is_empty() && self.hold.is_none() && self.newest().is_none_or(over)
+    }
+
     /// The latest end of tickets that reach the subject for one of `purposes` and are not over.
     pub(crate) fn tickets_until(&self, now_ms: i64, purposes: impl Fn(u16) -> bool) -> Option<i64> {
         let of = self.meta.generations.iter().flat_map(|generation| &generation.purposes);
@@ -366,9 +381,24 @@ fn bytes<K: crate::key::Stage>(key: &Secret<K>) -> Zeroizing<Vec<u8>> {
 }
 
 impl Meta {
+    /// What names the subject in the journal, with its records and its holds: the place where it was enrolled, wherever
+    /// its entry lies now.
+    pub(crate) fn tag(&self, place: &Tag) -> Tag {
+        self.left.first().map_or(*place, |(tag, _)| *tag)
+    }
+
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(Vec::new());
-        out.put_u8(VERSION);
+        let placed = self.lookup != 0;
+        out.put_u8(if placed { PLACED } else { VERSION });
+        if placed {
+            out.put_u16(self.lookup);
+            out.put_u8(u8::try_from(self.left.len()).unwrap_or(u8::MAX));
+            for (place, generation) in &self.left {
+                out.put(place);
+                out.put_u64(*generation);
+            }
+        }
         out.put_u64(self.state);
         out.put_u8(self.held.is_some().into());
         if let Some(held) = &self.held {
@@ -411,10 +441,22 @@ impl Meta {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new(bytes);
-        if r.u8()? != VERSION {
-            return Err(Unsupported::Version.into());
+        let mut meta = Meta::default();
+        match r.u8()? {
+            VERSION => {}
+            PLACED => {
+                meta.lookup = r.u16()?;
+                for _ in 0..r.u8()? {
+                    meta.left.push((r.array()?, r.u64()?));
+                }
+                if meta.lookup == 0 {
+                    // Only the key that the vault was made with has the number 0, and nothing moves to that.
+                    return Err(Malformed::NotCanonical.into());
+                }
+            }
+            _ => return Err(Unsupported::Version.into()),
         }
-        let mut meta = Meta { state: r.u64()?, ..Meta::default() };
+        meta.state = r.u64()?;
         if r.flag()? {
             meta.held = Some(Held { serial: r.array()?, since_ms: r.i64()?, ground: r.text()?.to_owned() });
         }

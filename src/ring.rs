@@ -1,5 +1,5 @@
-//! The keys of a vault that can be changed while it is used: of tokens, of blind indexes, of signatures; and the suite of
-//! new seals. The keys of the tree change with every shred and expiry, and by [`Vault::replace_root`].
+//! The keys of a vault that can be changed while it is used: of tokens, of blind indexes, of signatures, of the lookup of
+//! subjects; and the suite of new seals. The keys of the tree change with every shred and expiry, and by [`Vault::replace_root`].
 //!
 //! A change is two steps. [`Vault::change_key`] makes a new key, which is used from then on; the former one stays valid
 //! beside it. [`Vault::retire_keys`] ends what is still under a former key. Each is one commit, and every process goes over
@@ -23,8 +23,8 @@ use crate::vault::{Inner, Vault};
 
 mod keys;
 
-pub(crate) use keys::Ring;
 pub use keys::{KeyChange, KeyInfo, KeyKind};
+pub(crate) use keys::{Places, Ring};
 
 /// What a replacement of the root has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Vault {
     ///
     /// # Errors
     ///
-    /// [`Misuse::FormerKey`] for [`KeyKind::Index`] while there is a former one; [`Misuse::TooLarge`] beyond 8 keys of a
+    /// [`Misuse::FormerKey`] for [`KeyKind::Index`] and [`KeyKind::Lookup`] while there is a former one; [`Misuse::TooLarge`] beyond 8 keys of a
     /// kind: [retire](Self::retire_keys) some; what the store says.
     pub async fn change_key(&self, kind: KeyKind, actor: &Actor, ground: &Ground) -> Result<KeyChange> {
         let inner = &self.0;
@@ -89,9 +89,10 @@ impl Vault {
             let out = ring.change(kind, now, &origin)?;
             let number = out.key.number;
             // The note of both keys is kept with the change: nobody can make it again.
-            let row = out.note.clone().map(|note| {
-                ([NOTES, b"key", &number.to_be_bytes()[..]].concat(), note.into_bytes())
-            });
+            let row = out
+                .note
+                .clone()
+                .map(|note| ([NOTES, b"key", &number.to_be_bytes()[..]].concat(), note.into_bytes()));
             Ok(Some(Change { out, log: log.clone().counting(Count::Key, number.into()), row }))
         };
         let change = inner.change_ring(change).await?.ok_or(Error::Busy)?;
@@ -105,12 +106,16 @@ impl Vault {
     /// Ends what is still under former keys of a kind: for [`KeyKind::Tokens`] those tokens are refused from then on, in
     /// all processes within the bound, and grants that were taken with them stop; for [`KeyKind::Index`] there are no index
     /// values under the former key any more; for [`KeyKind::Signing`] the vault forgets the former public keys, and
-    /// believes no checkpoint and no backup's manifest under them. It gives how many keys were retired.
+    /// believes no checkpoint and no backup's manifest under them; for [`KeyKind::Lookup`] nobody is looked for under the
+    /// former key any more. It gives how many keys were retired.
+    ///
+    /// Before a lookup key is retired, all entries are opened and looked at: see [`moves`](Self::moves).
     ///
     /// # Errors
     ///
     /// [`Misuse::InUse`] for [`KeyKind::Tokens`] while a token under a former key is alive: wait for the last, or
-    /// [revoke](Self::revoke) them first; what the store says.
+    /// [revoke](Self::revoke) them first; for [`KeyKind::Lookup`] while an entry that is not erased lies under the former
+    /// key: [move](Self::move_subjects) it first. [`RolledBack::Mixed`] where an entry does not open; what the store says.
     pub async fn retire_keys(&self, kind: KeyKind, actor: &Actor, ground: &Ground) -> Result<usize> {
         let inner = &self.0;
         inner.catch_up().await?;
@@ -119,10 +124,24 @@ impl Vault {
         if kind == KeyKind::Tokens && self.tokens().await?.iter().any(|token| token.key < newest) {
             return Err(Misuse::InUse.into());
         }
+        let lookup = inner.ring().lookup();
+        if kind == KeyKind::Lookup && lookup.1.is_some() {
+            // Nothing comes to lie under a former key any more, and what is erased there stays so: see `Moves`.
+            let moves = inner.moves(|_| ()).await?;
+            if moves.faults > 0 {
+                return Err(RolledBack::Mixed.into());
+            }
+            if moves.left > 0 {
+                return Err(Misuse::InUse.into());
+            }
+        }
         let log = inner.entry_by(Action::RetireKeys, actor, ground)?;
         let retire = |ring: &mut Ring| {
             if kind == KeyKind::Tokens && ring.token()?.0 != newest {
                 // Changed again meanwhile: what is alive under the key that was the newest was not looked at.
+                return Err(Error::Busy);
+            }
+            if kind == KeyKind::Lookup && ring.lookup() != lookup {
                 return Err(Error::Busy);
             }
             let count = ring.retire(kind);
@@ -236,13 +255,14 @@ impl Inner {
         Ok(())
     }
 
-    async fn read_ring(&self) -> Result<(Path, Ring, [Option<Versioned>; 2])> {
-        let names = [under_root::RING.to_vec(), FENCE.to_vec()];
+    async fn read_ring(&self) -> Result<(Path, Ring, [Option<Versioned>; 3])> {
+        let names = [under_root::RING.to_vec(), under_root::LOOKUP.to_vec(), FENCE.to_vec()];
         let (path, rows) = self.tree.path(&Node::Root, &names).await?;
-        let rows: [Option<Versioned>; 2] = rows.try_into().map_err(|_| Malformed::Length)?;
-        let row = rows[0].as_ref().ok_or(RolledBack::Mixed)?;
-        let ring = Ring::decode(&self.tree.open_under_root(&path, under_root::RING, row)?)?;
-        Ok((path, ring, rows))
+        let rows: [Option<Versioned>; 3] = rows.try_into().map_err(|_| Malformed::Length)?;
+        let [Some(ring), Some(lookup), _] = &rows else { return Err(RolledBack::Mixed.into()) };
+        let ring = self.tree.open_under_root(&path, under_root::RING, ring)?;
+        let lookup = self.tree.open_under_root(&path, under_root::LOOKUP, lookup)?;
+        Ok((path, Ring::decode(&ring, &lookup)?, rows))
     }
 
     /// Changes the keys in one commit, with an event that tells other processes, the log entry, and a row beside them;
@@ -253,11 +273,22 @@ impl Inner {
     ) -> Result<Option<T>> {
         for _ in 0..ATTEMPTS {
             let asked = self.journal.known();
-            let (path, mut ring, [row, fence]) = self.read_ring().await?;
+            let (path, mut ring, [row, lookup_row, fence]) = self.read_ring().await?;
             self.journal.catch_up(self.journal.head_of(fence.as_ref())?, asked).await?;
+            let lookup = ring.lookup();
             let Some(Change { out, log, row: beside }) = change(&mut ring)? else { return Ok(None) };
             let mut batch = Batch::new()?;
             self.tree.put_under_root(&path, under_root::RING, row.as_ref(), &ring.encode(), &mut batch)?;
+            if ring.lookup() != lookup {
+                let bytes = ring.encode_lookup();
+                self.tree.put_under_root(
+                    &path,
+                    under_root::LOOKUP,
+                    lookup_row.as_ref(),
+                    &bytes,
+                    &mut batch,
+                )?;
+            }
             if let Some((name, value)) = beside {
                 batch.put(&name, value);
             }

@@ -211,9 +211,7 @@ impl Inner {
         let since = self.now();
         let wall = self.token_time(since.wall);
         verified.check_time(wall)?;
-        let tags: Vec<Option<Tag>> =
-            ids.iter().map(|id| verified.reaches(id).then(|| self.tag(id))).collect();
-        let reached: Vec<Tag> = tags.iter().copied().flatten().collect();
+        let reached: Vec<&SubjectId> = ids.iter().filter(|id| verified.reaches(id)).collect();
         let mut decided = Decided { each: Vec::with_capacity(ids.len()), fence: None, token: None };
         let subjects = if reached.is_empty() {
             Vec::new()
@@ -229,13 +227,11 @@ impl Inner {
             decided.token = read.more.first().cloned().flatten();
         }
         let mut subjects = subjects.into_iter();
-        for tag in tags {
-            decided.each.push(match (tag, tag.and_then(|_| subjects.next())) {
-                (Some(tag), Some(Ok(subject))) => {
-                    self.prepare(verified, P::NUMBER, built_in, &subject, tag, since).await
-                }
-                (_, Some(Err(why))) => Err(why),
-                (_, None | Some(Ok(_))) => Err(Denied::Subject.into()),
+        for id in ids {
+            decided.each.push(match verified.reaches(id).then(|| subjects.next()).flatten() {
+                Some(Ok(subject)) => self.prepare(verified, P::NUMBER, built_in, &subject, since).await,
+                Some(Err(why)) => Err(why),
+                None => Err(Denied::Subject.into()),
             });
         }
         Ok(decided)
@@ -248,9 +244,9 @@ impl Inner {
         purpose: u16,
         built_in: Option<BuiltIn>,
         subject: &Subject,
-        tag: Tag,
         since: Now,
     ) -> Result<Prepared> {
+        let tag = subject.tag;
         let meta = subject.meta.as_ref().ok_or(Error::NotEnrolled)?;
         // Before the keys are chosen: a notice that is raised meanwhile ends the grant.
         let notice = self.journal.with(|state| state.notice(purpose));

@@ -1,13 +1,13 @@
 //! The vault: store, keeper and witness opened together, with everything that a process keeps in memory.
 
 use std::any::TypeId;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::actor::{Actor, Ground, SubjectId};
+use crate::actor::{Actor, Ground};
 use crate::calendar::{AHEAD, Calendar};
 use crate::clock::{Clock, Day};
 use crate::crypto::aead::Suite;
@@ -15,7 +15,7 @@ use crate::error::{Error, Halted, Misuse, Result};
 use crate::grant::Now;
 use crate::journal::{Event, FENCE, Journal};
 use crate::keeper::{Roots, VaultId};
-use crate::key::{Index, Lookup, Secret, Tag};
+use crate::key::{Index, Secret, Tag};
 use crate::log::{Action, Entry, Outcome};
 use crate::purpose::{Basis, PurposeId};
 use crate::ring::Ring;
@@ -33,7 +33,7 @@ pub use audit::LogReport;
 pub use open::Options;
 pub(crate) use open::RECOVERING;
 pub use settings::{RestoreWindow, Settings};
-pub(crate) use subject::Subject;
+pub(crate) use subject::{Other, Subject};
 
 /// How many causes are kept until the next entry of the log takes them.
 const MAX_CAUSES: usize = 64;
@@ -60,7 +60,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) registry: RwLock<Registry>,
-    pub(crate) lookup: Secret<Lookup>,
+    /// Where subjects were found that lie at another place than their tag.
+    pub(crate) moved: Mutex<HashMap<Tag, Tag>>,
     pub(crate) index: Secret<Index>,
     /// The keys that can be changed, as this process knows them.
     pub(crate) ring: RwLock<Arc<Ring>>,
@@ -99,10 +100,6 @@ impl Inner {
 
     pub(crate) fn today(&self) -> Day {
         self.now().day()
-    }
-
-    pub(crate) fn tag(&self, id: &SubjectId) -> Tag {
-        self.lookup.tag(id.bytes())
     }
 
     /// The name of this vault's notes.

@@ -2,10 +2,11 @@
 
 use zeroize::Zeroizing;
 
+use crate::actor::SubjectId;
 use crate::crypto::aead::Suite;
 use crate::crypto::{self, Prf};
 use crate::error::{Error, Malformed, Misuse, Result, Unsupported};
-use crate::key::{Blind, Secret, Signing, Stage, Token};
+use crate::key::{Blind, Lookup, Secret, Signing, Stage, Tag, Token};
 use crate::note::{VerifierKey, sign_note};
 use crate::wire::{Put as _, Reader};
 
@@ -23,6 +24,9 @@ pub enum KeyKind {
     /// Which signs checkpoints, notes and certificates. Its former keys only verify: their secret half goes with the
     /// change.
     Signing,
+    /// Under which subjects are looked up: where their entries lie is a keyed hash of their ids. The vault does not know
+    /// the ids: see [`Vault::move_subjects`](crate::Vault::move_subjects).
+    Lookup,
 }
 
 /// A key of the vault, without its bytes.
@@ -33,7 +37,7 @@ pub struct KeyInfo {
     pub kind: KeyKind,
     /// Which one: all keys of the vault count together, and no number is used again.
     pub number: u16,
-    /// When it was made, in milliseconds since 1970.
+    /// When it was made, in milliseconds since 1970; 0 for the lookup key that the vault was made with.
     pub made_ms: i64,
     /// Whether it is the one that is used; otherwise it is a former one that is still valid.
     pub current: bool,
@@ -69,6 +73,19 @@ pub(crate) struct Ring {
     signing: Keyed<Secret<Signing>>,
     /// Public keys.
     former: Vec<Keyed<[u8; 32]>>,
+    /// In a row of their own.
+    lookup: Vec<Keyed<Secret<Lookup>>>,
+}
+
+/// Where the entry of a subject lies, or may lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// The number of the lookup key that is used.
+    pub(crate) number: u16,
+    /// Under that key.
+    pub(crate) newest: Tag,
+    /// Under the one before it, while that one is not retired.
+    pub(crate) former: Option<Tag>,
 }
 
 fn token_key(secret: Secret<Token>) -> (Secret<Token>, Prf) {
@@ -86,11 +103,13 @@ impl Ring {
             index: vec![Keyed { number: 2, made_ms, key: Secret::random()? }],
             signing: Keyed { number: 3, made_ms, key: Secret::random()? },
             former: Vec::new(),
+            lookup: vec![Keyed { number: 0, made_ms: 0, key: Secret::random()? }],
         })
     }
 
     /// For a store that was restored from before changes of which the journal knows: which keys those were nobody can
-    /// say, so all are made anew, and none of then is believed. `None` where nothing was lost.
+    /// say, so all are made anew, and none of then is believed. `None` where nothing was lost. Lookup keys stay: the entries
+    /// of the copy lie under them.
     pub(super) fn anew(&mut self, last: u16, made_ms: i64) -> Result<Option<()>> {
         if self.last >= last {
             return Ok(None);
@@ -120,7 +139,34 @@ impl Ring {
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+    /// The row of the lookup keys.
+    pub(crate) fn encode_lookup(&self) -> Zeroizing<Vec<u8>> {
+        let mut out = Zeroizing::new(Vec::with_capacity(1 + 2 * 42));
+        match self.lookup.as_slice() {
+            [first] if first.number == 0 => out.put(first.key.expose()),
+            keys => {
+                put_list(&mut out, keys.iter().map(|made| (made.number, made.made_ms, made.key.expose())))
+            }
+        }
+        out
+    }
+
+    fn decode_lookup(bytes: &[u8]) -> Result<Vec<Keyed<Secret<Lookup>>>> {
+        if let Ok(first) = <&[u8; 32]>::try_from(bytes) {
+            return Ok(vec![Keyed { number: 0, made_ms: 0, key: secret(first)? }]);
+        }
+        let mut r = Reader::new(bytes);
+        let keys = take_list(&mut r, secret)?;
+        r.end()?;
+        match keys.as_slice() {
+            [only] if only.number == 0 => Err(Malformed::NotCanonical.into()),
+            [_] | [_, _] => Ok(keys),
+            _ => Err(Malformed::Length.into()),
+        }
+    }
+
+    /// From the ring's row and that of the lookup keys.
+    pub(crate) fn decode(bytes: &[u8], lookup: &[u8]) -> Result<Self> {
         let mut r = Reader::new(bytes);
         if r.u8()? != 1 {
             return Err(Unsupported::Version.into());
@@ -135,9 +181,32 @@ impl Ring {
             return Err(Malformed::Length.into());
         }
         let signing = signing.pop().ok_or(Malformed::Length)?;
-        let ring = Ring { suite, last, tokens, index, signing, former };
+        let lookup = Self::decode_lookup(lookup)?;
+        let ring = Ring { suite, last, tokens, index, signing, former, lookup };
         // The next key would have a number that one of these has.
-        if ring.infos().iter().any(|info| info.number > last) { Err(Malformed::Content.into()) } else { Ok(ring) }
+        if ring.infos().iter().any(|info| info.number > last) {
+            Err(Malformed::Content.into())
+        } else {
+            Ok(ring)
+        }
+    }
+
+    /// Where a subject lies, or may lie.
+    pub(crate) fn places(&self, id: &SubjectId) -> Result<Places> {
+        let mut newest = self.lookup.iter().rev().map(|made| (made.number, made.key.tag(id.bytes())));
+        let (number, place) = newest.next().ok_or(Malformed::Length)?;
+        Ok(Places { number, newest: place, former: newest.next().map(|(_, place)| place) })
+    }
+
+    /// The numbers of the lookup key that is used, and of the former one while it is valid.
+    pub(crate) fn lookup(&self) -> (u16, Option<u16>) {
+        let mut newest = self.lookup.iter().rev().map(|made| made.number);
+        (newest.next().unwrap_or(0), newest.next())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn lookup_key(&self) -> &Secret<Lookup> {
+        &self.lookup.last().unwrap().key
     }
 
     /// The key of new tokens, with its number.
@@ -201,6 +270,7 @@ impl Ring {
         let former = self.former.iter().map(|made| (made.number, made.made_ms));
         let signing = (self.signing.number, self.signing.made_ms);
         list(KeyKind::Signing, former.chain([signing]).collect());
+        list(KeyKind::Lookup, self.lookup.iter().map(|made| (made.number, made.made_ms)).collect());
         infos
     }
 
@@ -220,6 +290,14 @@ impl Ring {
                     return Err(Misuse::FormerKey.into());
                 }
                 self.index.push(Keyed { number, made_ms: now_ms, key: Secret::random()? });
+                None
+            }
+            KeyKind::Lookup => {
+                // Two: where a subject is looked for.
+                if self.lookup.len() > 1 {
+                    return Err(Misuse::FormerKey.into());
+                }
+                self.lookup.push(Keyed { number, made_ms: now_ms, key: Secret::random()? });
                 None
             }
             KeyKind::Signing => {
@@ -249,6 +327,7 @@ impl Ring {
             KeyKind::Tokens => self.tokens.drain(..dropped(self.tokens.len())).count(),
             KeyKind::Index => self.index.drain(..dropped(self.index.len())).count(),
             KeyKind::Signing => self.former.drain(..).count(),
+            KeyKind::Lookup => self.lookup.drain(..dropped(self.lookup.len())).count(),
         }
     }
 }
@@ -284,7 +363,6 @@ fn take_list<T>(r: &mut Reader<'_>, key: impl Fn(&[u8; 32]) -> Result<T>) -> Res
     Ok(keys)
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::{KeyKind, MAX_KEYS, Ring};
@@ -302,15 +380,19 @@ mod tests {
         ring
     }
 
+    fn decoded(bytes: &[u8]) -> Result<Ring, Error> {
+        Ring::decode(bytes, &[7; 32])
+    }
+
     fn refused(bytes: &[u8]) -> Error {
-        Ring::decode(bytes).err().unwrap()
+        decoded(bytes).err().unwrap()
     }
 
     #[test]
     fn a_ring_is_read_as_it_was_written() {
         let ring = ring();
         let bytes = ring.encode();
-        let read = Ring::decode(&bytes).unwrap();
+        let read = decoded(&bytes).unwrap();
         assert_eq!(read.encode(), bytes);
         assert_eq!((read.infos(), read.last, read.suite), (ring.infos(), 6, Suite::Aes256Gcm));
         for kind in [KeyKind::Tokens, KeyKind::Index, KeyKind::Signing] {
@@ -325,7 +407,7 @@ mod tests {
         // The key that signed is there by its public half alone.
         assert_eq!(read.verifiers(ORIGIN).unwrap(), ring.verifiers(ORIGIN).unwrap());
         let secret = Ring::fresh(Suite::Aes256Gcm, 1).unwrap();
-        let mut changed = Ring::decode(&secret.encode()).unwrap();
+        let mut changed = decoded(&secret.encode()).unwrap();
         changed.change(KeyKind::Signing, 2, ORIGIN).unwrap();
         let seed = secret.signing().expose();
         assert!(!changed.encode().windows(32).any(|bytes| bytes == seed));
@@ -364,9 +446,10 @@ mod tests {
         }
         assert_eq!(full.change(KeyKind::Tokens, 2, ORIGIN), Err(Misuse::TooLarge.into()));
         let bytes = full.encode();
-        Ring::decode(&bytes).unwrap();
+        decoded(&bytes).unwrap();
         let last = &bytes[count + 1 + 42 * (MAX_KEYS - 1)..][..42];
-        let mut nine = [&bytes[..count + 1 + 42 * MAX_KEYS], last, &bytes[count + 1 + 42 * MAX_KEYS..]].concat();
+        let mut nine =
+            [&bytes[..count + 1 + 42 * MAX_KEYS], last, &bytes[count + 1 + 42 * MAX_KEYS..]].concat();
         nine[count] = 9;
         nine[count + 1 + 42 * MAX_KEYS + 1] += 1;
         nine[3] += 1;
@@ -380,7 +463,42 @@ mod tests {
         bytes[3] = 5;
         assert_eq!(refused(&bytes), Malformed::Content.into());
         bytes[3] = 7;
-        Ring::decode(&bytes).unwrap();
+        decoded(&bytes).unwrap();
+    }
+
+    #[test]
+    fn lookup_keys_are_one_that_the_vault_was_made_with_or_a_list_of_one_or_two() {
+        let alice = crate::SubjectId::new("alice").unwrap();
+        let mut ring = ring();
+        let first = ring.encode_lookup();
+        assert_eq!(first.len(), 32);
+        let before = ring.places(&alice).unwrap();
+        assert_eq!((before.number, before.former), (0, None));
+        ring.change(KeyKind::Lookup, 5, ORIGIN).unwrap();
+        assert_eq!(ring.change(KeyKind::Lookup, 5, ORIGIN), Err(Misuse::FormerKey.into()));
+        let both = ring.encode_lookup();
+        let read = Ring::decode(&ring.encode(), &both).unwrap();
+        let places = read.places(&alice).unwrap();
+        assert_eq!((places.number, places.former), (7, Some(before.newest)));
+        assert_ne!(places.newest, before.newest);
+        assert_eq!((read.encode_lookup(), read.infos()), (both.clone(), ring.infos()));
+        assert_eq!(ring.retire(KeyKind::Lookup), 1);
+        let one = ring.encode_lookup();
+        let read = Ring::decode(&ring.encode(), &one).unwrap();
+        assert_eq!(read.places(&alice).unwrap(), super::Places { former: None, ..places });
+
+        let bytes = ring.encode();
+        for length in (0..both.len()).filter(|length| *length != 32) {
+            assert!(Ring::decode(&bytes, &both[..length]).is_err(), "{length}");
+        }
+        let mut made_with = one.to_vec();
+        made_with[1..3].copy_from_slice(&[0, 0]);
+        assert_eq!(Ring::decode(&bytes, &made_with).err().unwrap(), Malformed::NotCanonical.into());
+        let mut three = [&both[..], &both[43..]].concat();
+        three[0] = 3;
+        three[both.len() + 1] += 1;
+        assert!(Ring::decode(&bytes, &three).is_err());
+        assert!(Ring::decode(&bytes, &[0]).is_err());
     }
 
     #[test]
@@ -392,6 +510,6 @@ mod tests {
         }
         let after = ring.encode();
         assert_eq!(before.len() - after.len(), 3 * 42);
-        assert!(Ring::decode(&after).unwrap().infos().iter().all(|info| info.current));
+        assert!(decoded(&after).unwrap().infos().iter().all(|info| info.current));
     }
 }
