@@ -13,7 +13,7 @@ use crate::key::Tag;
 use crate::log;
 use crate::store::{Batch, Committed, Expect, Key};
 use crate::tree::node::tag_of;
-use crate::tree::{ATTEMPTS, Draft};
+use crate::tree::{ATTEMPTS, Draft, Tree};
 use crate::vault::{Inner, Other, Subject};
 use crate::witness::Line;
 
@@ -135,7 +135,7 @@ impl Inner {
                 }
                 entry.meta.left.push((place, subject.found.generation()));
                 entry.meta.lookup = subject.lookup.unwrap_or_default();
-                self.tree.take_entry(&subject.found, draft);
+                Tree::take_entry(&subject.found, draft);
                 newest
             }
             Some(Other::Newest(_)) => &subject.found,
@@ -148,7 +148,7 @@ impl Inner {
                 if let Some(Other::Former(former)) = other {
                     draft.expect(&former.name, Expect::unchanged(former.row.as_ref()));
                     if former.row.is_some() {
-                        self.tree.take_entry(former, draft);
+                        Tree::take_entry(former, draft);
                     }
                 }
                 &subject.found

@@ -190,7 +190,7 @@ impl ContentKey {
     }
 }
 
-/// The name of a subject in the store: a keyed hash of its id.
+/// The name of a subject in the store, and a place in the tree: a keyed hash of its id.
 pub(crate) type Tag = [u8; 16];
 
 impl Secret<Lookup> {

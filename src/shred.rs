@@ -2,28 +2,29 @@
 //!
 //! Each is safe at any time, in any process, any number of times: what a crash left undone the next one finishes.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::actor::{Actor, Ground};
 use crate::certificate::{Certificate, Pending};
 use crate::change::{DUE, due_name, due_of};
 use crate::clock::{Day, rfc3339};
-use crate::entry::Entry;
 use crate::error::{Error, Halted, KeeperError, Malformed, Misuse, Result, RolledBack, StoreError};
 use crate::hold;
 use crate::journal::Event;
 use crate::key::Tag;
 use crate::log::{Action, Count};
-use crate::row::{Plain, Row};
+use crate::row::Plain;
 use crate::store::{Batch, Committed, Expect, Key, Range, Versioned};
 use crate::tree::batch::{BatchId, Phase, Removals, batch_name};
-use crate::tree::node::{day_of, tag_of};
+use crate::tree::node::day_of;
 use crate::tree::root::{RETIRED, Retired};
-use crate::tree::rotate::{Beside, Edit};
+use crate::tree::rotate::Beside;
 use crate::tree::{ATTEMPTS, Epoch, Node};
 use crate::vault::{Inner, Vault};
 use crate::wire::{Put as _, Reader};
+
+mod bucket;
 
 /// What a shred has reached: *unreachable*. The store committed without the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,56 +93,6 @@ impl Expiry {
         let mut out = self.batch.to_vec();
         self.days.iter().for_each(|day| out.put_u16(day.number()));
         inner.journal.prove(EXPIRY, out)
-    }
-}
-
-/// What a shred does to the entries of a bucket.
-struct Shredding<'a> {
-    inner: &'a Inner,
-    due: &'a Due,
-    left: &'a HashSet<Tag>,
-    today: Day,
-    batch: BatchId,
-    removal: u32,
-    seen: HashSet<Tag>,
-}
-
-impl Edit for Shredding<'_> {
-    fn edit(&mut self, name: &[u8], child: Plain, beside: &mut Beside) -> Result<Option<Plain>> {
-        let place = tag_of(name).ok_or(Malformed::Content)?;
-        let mut entry = Entry::from_plain(child)?;
-        let found = entry.next_due().filter(|day| *day <= self.today).map(|day| due_name(day, &place));
-        let rows = self.due.get(&place);
-        let dealt = entry.meta.left.iter().all(|(left, _)| self.left.contains(left));
-        if rows.is_none() && found.is_none() {
-            return Ok(Some(entry.to_plain()));
-        }
-        self.seen.insert(place);
-        if !dealt {
-            beside.extend(found.map(|row| (row, Some(Vec::new()))));
-            return Ok(Some(entry.to_plain()));
-        }
-        beside.extend(found.map(|row| (row, None)));
-        for shredded in entry.shred(self.today) {
-            // A forget that was replayed on a restored store has no reference: nobody waits for its certificate.
-            if shredded.forgotten.reference != [0; 16] {
-                let label = |purpose| self.inner.label(purpose);
-                let pending = Pending::of(&shredded, self.batch, self.removal, label);
-                beside.push((pending.name(), Some(pending.wrap(self.inner)?)));
-            }
-        }
-        beside.extend(rows.into_iter().flatten().map(|row| (row.clone(), None)));
-        beside.extend(entry.next_due().map(|day| (due_name(day, &place), Some(Vec::new()))));
-        if entry.keys.is_empty() && entry.hold.is_none() {
-            beside.push((gone_name(&entry.meta.tag(&place)), Some(Vec::new())));
-        }
-        Ok(Some(entry.to_plain()))
-    }
-
-    /// Its subject has moved since, and what is due there has a row of its own.
-    fn rest(&mut self, beside: &mut Beside) {
-        let moved = self.due.iter().filter(|(place, _)| !self.seen.contains(*place));
-        beside.extend(moved.flat_map(|(_, rows)| rows).map(|row| (row.clone(), None)));
     }
 }
 
@@ -369,65 +320,6 @@ impl Inner {
         }
     }
 
-    /// Rotates the buckets in which subjects lay before they moved, of those that have something to destroy: an older copy
-    /// of their entries opens under those until then. Gives the places that are dealt with.
-    async fn rotate_left(&self, places: &[Tag]) -> Result<HashSet<Tag>> {
-        let mut left: BTreeMap<Tag, u64> = BTreeMap::new();
-        if self.ring().lookup() == (0, None) {
-            // Nobody has ever moved.
-            return Ok(HashSet::new());
-        }
-        for places in places.chunks(1000) {
-            for found in self.tree.find_many(places, &[]).await?.0 {
-                let Some(meta) = self.tree.meta(&found?)? else { continue };
-                left.extend(meta.left);
-            }
-        }
-        let dealt: HashSet<Tag> = left.keys().copied().collect();
-        let mut buckets = BTreeSet::new();
-        for (place, generation) in left {
-            let bucket = Node::bucket(&place, self.tree.height);
-            let row = self.rows.get(&bucket.name()).await?;
-            // Rotated since, it has another, or was made anew.
-            if row.is_some_and(|row| Row::parse(&row.value).is_ok_and(|row| row.generation == generation)) {
-                buckets.insert(bucket);
-            }
-        }
-        if buckets.is_empty() {
-            return Ok(dealt);
-        }
-        let mut removals = self.tree.begin(&self.journal, buckets.into_iter().collect()).await?;
-        while removals.next().is_some() {
-            // What lies there was put back: its subject lies elsewhere.
-            let mut edit = |name: &[u8], child: Plain, _: &mut Beside| {
-                let place = tag_of(name).ok_or(Malformed::Content)?;
-                Ok((!dealt.contains(&place)).then_some(child))
-            };
-            self.tree.remove(&self.journal, &mut removals, &[], &mut edit).await?;
-        }
-        self.tree.removed(&self.journal, &removals).await?;
-        self.tree.finish_rotations(&self.journal, || self.clock.wall()).await?;
-        self.left(&removals.id).await?.ok_or(Error::Busy)?;
-        Ok(dealt)
-    }
-
-    /// Removes what is due from the entries of the next bucket and rotates it. All its entries are looked at: a row that
-    /// said that something is due may have been taken away. Gives in how many places something was due.
-    ///
-    /// One that lay elsewhere before is left for the next shred, unless its `left` places are dealt with.
-    async fn shred_bucket(
-        &self,
-        removals: &mut Removals,
-        due: &Due,
-        left: &HashSet<Tag>,
-        today: Day,
-    ) -> Result<usize> {
-        let (batch, removal) = (removals.id, removals.made);
-        let mut shredding = Shredding { inner: self, due, left, today, batch, removal, seen: HashSet::new() };
-        self.tree.remove(&self.journal, removals, &[], &mut shredding).await?;
-        Ok(due.keys().filter(|place| shredding.seen.contains(*place)).count())
-    }
-
     async fn drop_row(&self, name: &[u8], row: &Versioned) -> Result<()> {
         let mut batch = Batch::new()?;
         batch.expect(name, Expect::Version(row.version));
@@ -439,14 +331,19 @@ impl Inner {
     /// Deletes the records of subjects of whom nothing opens any more: kept, they would only take room. A row says whose,
     /// so that a crash leaves nothing behind; a hold or a new enrolment that came meanwhile keeps what it needs.
     async fn sweep(&self) -> Result<()> {
-        for (name, _) in self.rows.all(Range::prefix(GONE)).await? {
-            let tag: Tag = name.last_chunk().copied().ok_or(Malformed::Length)?;
+        for tag in self.gone().await? {
             crate::records::delete_all(self, &tag).await?;
             let mut batch = Batch::new()?;
-            batch.delete(&name);
+            batch.delete(&gone_name(&tag));
             self.rows.commit(batch).await?;
         }
         Ok(())
+    }
+
+    /// Of whom nothing opens any more, and whose records are still there.
+    pub(crate) async fn gone(&self) -> Result<Vec<Tag>> {
+        let tag = |name: &Key| name.last_chunk().copied().ok_or(Malformed::Length.into());
+        self.rows.all(Range::prefix(GONE)).await?.iter().map(|(name, _)| tag(name)).collect()
     }
 
     async fn drop_days(&self, removals: &mut Removals, days: &[Day], mark: Day) -> Result<()> {

@@ -389,7 +389,7 @@ impl Tree {
     }
 
     /// Adds the removal of an entry to a batch: the entry, and its bucket again.
-    pub(crate) fn take_entry(&self, found: &Found, draft: &mut Draft) {
+    pub(crate) fn take_entry(found: &Found, draft: &mut Draft) {
         draft.expect(&found.name, Expect::unchanged(found.row.as_ref()));
         let (row, deepest, ..) = found.path.deepest();
         draft.touch(&deepest, row);

@@ -35,24 +35,23 @@ record! {
     }
 }
 
-pub fn id(name: &str) -> SubjectId {
+fn id(name: &str) -> SubjectId {
     SubjectId::new(name).unwrap()
 }
 
-pub fn everyone() -> Vec<SubjectId> {
+fn everyone() -> Vec<SubjectId> {
     ["alice", "bob", "carol", "dave"].map(id).to_vec()
 }
 
-#[derive(Debug)]
-pub struct World {
-    pub store: MemoryStore,
-    pub keeper: MemoryKeeper,
-    pub clock: ManualClock,
+struct World {
+    store: MemoryStore,
+    keeper: MemoryKeeper,
+    clock: ManualClock,
 }
 
 impl World {
     /// Alice, Bob, Carol and Dave with an order each, under the key that the vault was made with.
-    pub async fn new() -> (Self, Vault) {
+    async fn new() -> (Self, Vault) {
         let clock = ManualClock::at(Day::from_ymd(2026, 3, 2).unwrap());
         let world =
             World { store: MemoryStore::shared_between_handles(), keeper: MemoryKeeper::new(), clock };
@@ -65,29 +64,29 @@ impl World {
         (world, vault)
     }
 
-    pub fn options(&self) -> Options {
+    fn options(&self) -> Options {
         let window = RestoreWindow::none_every_older_backup_of_the_keys_dies_at_once();
         let settings = Settings::default().bound_ms(100).unwrap().grace_days(3).unwrap();
         let settings = settings.restore_window(window).height(2).unwrap();
         Options::new().record::<Order>().settings(settings).clock(self.clock.clone())
     }
 
-    pub async fn open<S: Store>(&self, store: S) -> Result<Vault> {
+    async fn open<S: Store>(&self, store: S) -> Result<Vault> {
         let keeper = || self.keeper.clone();
         self.options().open(store, keeper(), keeper()).await
     }
 
-    pub async fn recover(&self, store: MemoryStore) -> Result<Vault> {
+    async fn recover(&self, store: MemoryStore) -> Result<Vault> {
         let keeper = || self.keeper.clone();
         self.options().recover(store, keeper(), keeper(), &tester(), &test_ground()).await
     }
 
-    pub async fn rows(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    async fn rows(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let page = self.store.scan(Range::prefix(prefix), 1000).await.unwrap();
         page.rows.into_iter().map(|(name, row)| (name, row.value)).collect()
     }
 
-    pub async fn write(&self, name: &[u8], value: Option<&[u8]>) {
+    async fn write(&self, name: &[u8], value: Option<&[u8]>) {
         let mut batch = Batch::new().unwrap();
         match value {
             Some(value) => batch.put(name, value.to_vec()),
@@ -97,38 +96,38 @@ impl World {
     }
 }
 
-pub fn order(text: &str) -> Order {
+fn order(text: &str) -> Order {
     Order { name: PersonName::parse(text).unwrap() }
 }
 
-pub async fn put(vault: &Vault, id: &SubjectId, number: u64) {
+async fn put(vault: &Vault, id: &SubjectId, number: u64) {
     let sealer = vault.sealer::<Order>(id, &tester(), &test_ground()).await.unwrap();
     let sealed = sealer.seal(order("Lee"), &number).unwrap();
     vault.put(id, &number, &sealed, &tester(), &test_ground()).await.unwrap();
 }
 
-pub async fn change(vault: &Vault) -> u16 {
+async fn change(vault: &Vault) -> u16 {
     vault.change_key(KeyKind::Lookup, &tester(), &test_ground()).await.unwrap().key.number
 }
 
-pub async fn retire(vault: &Vault) -> Result<usize> {
+async fn retire(vault: &Vault) -> Result<usize> {
     vault.retire_keys(KeyKind::Lookup, &tester(), &test_ground()).await
 }
 
-pub async fn moved(vault: &Vault, ids: &[SubjectId]) -> (u64, u64, u64, u64) {
+async fn moved(vault: &Vault, ids: &[SubjectId]) -> (u64, u64, u64, u64) {
     let moved = vault.move_subjects(ids, &tester(), &test_ground()).await.unwrap();
     (moved.moved, moved.already, moved.waiting, moved.unknown)
 }
 
 /// Moved, left, erased; none that does not open.
-pub async fn moves(vault: &Vault) -> (u64, u64, u64) {
+async fn moves(vault: &Vault) -> (u64, u64, u64) {
     let moves = vault.moves(|_| ()).await.unwrap();
     assert_eq!(moves.faults, 0);
     (moves.moved, moves.left, moves.erased)
 }
 
 /// How many of the subject's orders open.
-pub async fn opens(vault: &Vault, id: &SubjectId) -> Result<usize> {
+async fn opens(vault: &Vault, id: &SubjectId) -> Result<usize> {
     let grant = grant::<Shipping>(vault, id).await?;
     let orders = vault.list::<Order, u64>(id, &tester(), &test_ground()).await?;
     let mut open = 0;

@@ -144,20 +144,33 @@ impl Inner {
                 _ => {}
             }
             failed = Some(place);
-            let places = self.tree.places_of(&HashSet::from([*tag])).await?;
-            let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-            match places.get(tag) {
-                Some(place) => {
-                    moved.insert(*tag, *place);
-                    // It may lie there only since.
-                    failed = failed.filter(|failed| failed == place);
-                }
-                None => {
-                    moved.remove(tag);
-                }
+            // Those who are asked for by their tags, all at once.
+            let mut asked: HashSet<Tag> = self.gone().await?.into_iter().collect();
+            asked.insert(*tag);
+            self.journal.with(|state| {
+                asked.extend(state.fences.iter().filter(|(_, fence)| fence.held).map(|(tag, _)| *tag));
+            });
+            let places = self.tree.places_of(&asked).await?;
+            // It may lie there only since.
+            failed = failed.filter(|failed| places.get(tag).unwrap_or(tag) == failed);
+            if !places.contains_key(tag) {
+                self.lies_at(*tag, *tag);
+            }
+            for (tag, place) in places {
+                self.lies_at(tag, place);
             }
         }
         Err(Error::Busy)
+    }
+
+    /// Notes where a subject lies: a hint for who asks for it by its tag.
+    pub(crate) fn lies_at(&self, tag: Tag, place: Tag) {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if tag == place {
+            moved.remove(&tag);
+        } else {
+            moved.insert(tag, place);
+        }
     }
 
     async fn read_all(

@@ -147,7 +147,9 @@ fn readers_and_writers_never_fail_while_everybody_moves() {
                             let token = vault.issue::<Shipping>(&me, &why, hour, Scope::everyone()).await;
                             let grants =
                                 vault.unlock_many::<Shipping>(&token.unwrap(), people).await.unwrap();
-                            grants.into_iter().for_each(|grant| note("unlock", grant.err()));
+                            for grant in grants {
+                                note("unlock", grant.err());
+                            }
                         } else {
                             let sealer = vault.sealer::<Order>(&id("carol"), &me, &why).await.unwrap();
                             let sealed = sealer.seal(order("Lee"), &number).unwrap();
@@ -155,7 +157,7 @@ fn readers_and_writers_never_fail_while_everybody_moves() {
                             let newcomer = id(&format!("n{number}"));
                             last.fetch_max(usize::try_from(number).unwrap(), Ordering::SeqCst);
                             note("enroll", vault.enroll(&newcomer, [], &me, &why).await.err());
-                            if number % 16 == 0 {
+                            if number.is_multiple_of(16) {
                                 // A new line of the journal: whoever unlocks decides again.
                                 note("hold", vault.hold(&newcomer, &me, &why).await.err());
                             }
