@@ -133,7 +133,7 @@ impl Inner {
                 if entry.meta.left.len() >= usize::from(u8::MAX) {
                     return Err(Misuse::TooLarge.into());
                 }
-                entry.meta.left.push((place, subject.found.generation()));
+                entry.meta.left.push((place, true));
                 entry.meta.lookup = subject.lookup.unwrap_or_default();
                 Tree::take_entry(&subject.found, draft);
                 newest

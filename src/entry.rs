@@ -30,9 +30,9 @@ pub(crate) struct Meta {
     pub(crate) held: Option<Held>,
     /// The number of the lookup key under which it lies.
     pub(crate) lookup: u16,
-    /// Where it lay before, oldest first, each with the generation of the bucket there when it left: until that bucket
-    /// is rotated, an older copy of the entry would open under it. 0 once it is.
-    pub(crate) left: Vec<(Tag, u64)>,
+    /// Where it lay before, oldest first, each with whether an older copy of the entry may open there still: until a
+    /// shred has rotated the bucket.
+    pub(crate) left: Vec<(Tag, bool)>,
 }
 
 /// One enrolment.

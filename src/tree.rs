@@ -157,13 +157,6 @@ pub(crate) struct Found {
     pub(crate) row: Option<Versioned>,
 }
 
-impl Found {
-    /// The generation of the bucket.
-    pub(crate) fn generation(&self) -> u64 {
-        self.path.deepest().2
-    }
-}
-
 impl Tree {
     pub(crate) fn new(vault: VaultId, rows: Rows, roots: Roots, suite: Suite, height: u8) -> Self {
         Tree { vault, rows, roots, suite, height, current: RwLock::default() }

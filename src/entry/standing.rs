@@ -23,9 +23,9 @@ impl Meta {
         if placed {
             out.put_u16(self.lookup);
             out.put_u8(u8::try_from(self.left.len()).unwrap_or(u8::MAX));
-            for (place, generation) in &self.left {
+            for (place, open) in &self.left {
                 out.put(place);
-                out.put_u64(*generation);
+                out.put_u8((*open).into());
             }
         }
         out.put_u64(self.state);
@@ -76,7 +76,7 @@ impl Meta {
             PLACED => {
                 meta.lookup = r.u16()?;
                 for _ in 0..r.u8()? {
-                    meta.left.push((r.array()?, r.u64()?));
+                    meta.left.push((r.array()?, r.flag()?));
                 }
                 if meta.lookup == 0 {
                     // Only the key that the vault was made with has the number 0, and nothing moves to that.
@@ -163,7 +163,7 @@ mod tests {
         let bytes = first.encode();
         assert_eq!((bytes[0], Meta::decode(&bytes).unwrap().tag(&[9; 16])), (1, [9; 16]));
 
-        let left = vec![([7; 16], 3), ([8; 16], 0)];
+        let left = vec![([7; 16], true), ([8; 16], false)];
         let moved = Meta { state: 5, lookup: 6, left: left.clone(), ..Meta::default() };
         let bytes = moved.encode();
         let read = Meta::decode(&bytes).unwrap();

@@ -1,6 +1,6 @@
 //! Removing what is due from the entries of a bucket, and what has to be rotated before.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use super::{Due, gone_name};
 use crate::certificate::Pending;
@@ -20,27 +20,22 @@ impl Inner {
     /// Rotates the buckets in which subjects lay before they moved, of those that have something to destroy: an older copy
     /// of their entries opens under those until then. Gives the places that are dealt with.
     pub(super) async fn rotate_left(&self, places: &[Tag]) -> Result<HashSet<Tag>> {
-        let mut left: BTreeMap<Tag, u64> = BTreeMap::new();
+        let (mut dealt, mut buckets) = (HashSet::new(), BTreeSet::new());
         if self.ring().lookup() == (0, None) {
             // Nobody has ever moved.
-            return Ok(HashSet::new());
+            return Ok(dealt);
         }
         for places in places.chunks(1000) {
             for found in self.tree.find_many(places, &[]).await?.0 {
                 let Some(meta) = self.tree.meta(&found?)? else { continue };
-                left.extend(meta.left);
-            }
-        }
-        let dealt: HashSet<Tag> = left.keys().copied().collect();
-        let mut buckets = BTreeSet::new();
-        for (place, generation) in left {
-            let bucket = Node::bucket(&place, self.tree.height);
-            // Opened, not only read: what it says of itself in clear anybody can write. One that is missing may be put
-            // back, unless what lies above is rotated.
-            let (path, _) = self.tree.path(&bucket, &[]).await?;
-            let now = path.at(&bucket).map(|(_, now, _)| now);
-            if generation != 0 && now.is_none_or(|now| now == generation) {
-                buckets.insert(bucket);
+                for (place, open) in meta.left {
+                    dealt.insert(place);
+                    // Also where it is missing, or was rotated since by somebody whose batch may be void: what lies
+                    // above is rotated, and looked at.
+                    if open {
+                        buckets.insert(Node::bucket(&place, self.tree.height));
+                    }
+                }
             }
         }
         if buckets.is_empty() {
@@ -106,7 +101,7 @@ impl Edit for Shredding<'_> {
             return Ok(Some(entry.to_plain()));
         }
         // Their buckets are not looked at again.
-        entry.meta.left.iter_mut().for_each(|(_, generation)| *generation = 0);
+        entry.meta.left.iter_mut().for_each(|(_, open)| *open = false);
         beside.extend(found.map(|row| (row, None)));
         for shredded in entry.shred(self.today) {
             // A forget that was replayed on a restored store has no reference: nobody waits for its certificate.
