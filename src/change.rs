@@ -3,16 +3,18 @@
 
 mod parts;
 
+use crate::actor::SubjectId;
 use crate::clock::Day;
 use crate::crypto;
 use crate::entry::Entry;
-use crate::error::{Error, Malformed, Result};
-use crate::journal::Event;
+use crate::error::{Error, Malformed, Misuse, Result};
+use crate::journal::{Event, FENCE};
 use crate::key::Tag;
 use crate::log;
 use crate::store::{Batch, Committed, Expect, Key};
-use crate::tree::{ATTEMPTS, Draft};
-use crate::vault::{Inner, Subject};
+use crate::tree::node::tag_of;
+use crate::tree::{ATTEMPTS, Draft, Tree};
+use crate::vault::{Inner, Other, Subject};
 use crate::witness::Line;
 
 pub(crate) use parts::{CHUNK, Item, Work, both, in_parts};
@@ -25,12 +27,14 @@ pub(crate) struct Change<T> {
     pub(crate) log: log::Entry,
     pub(crate) expect: Vec<(Key, Expect)>,
     pub(crate) writes: Vec<(Key, Option<Vec<u8>>)>,
+    /// A key has left the entry: from this day on, a shred of its bucket makes that true of older copies too.
+    pub(crate) removed: Option<Day>,
     pub(crate) out: T,
 }
 
 impl<T> Change<T> {
     pub(crate) fn new(entry: Entry, log: log::Entry, out: T) -> Self {
-        Change { entry, events: Vec::new(), log, expect: Vec::new(), writes: Vec::new(), out }
+        Change { entry, events: Vec::new(), log, expect: Vec::new(), writes: Vec::new(), removed: None, out }
     }
 
     pub(crate) fn event(mut self, event: Event) -> Self {
@@ -83,28 +87,28 @@ impl Inner {
     /// `edit` sees the subject as it is and says what it shall be; it may be asked again.
     pub(crate) async fn change<T>(
         &self,
-        tag: &Tag,
+        id: &SubjectId,
         more: &[Key],
         mut edit: impl FnMut(&Subject, Option<Entry>) -> Result<Change<T>>,
     ) -> Result<Changed<T>> {
         for _ in 0..ATTEMPTS {
             let edit = |_: usize, subject: &Subject, entry| edit(subject, entry);
-            if let Some(mut changed) = self.try_change(std::slice::from_ref(tag), more, edit).await? {
+            if let Some(mut changed) = self.try_change(&[id], more, edit).await? {
                 return changed.pop().ok_or(Malformed::Length)?;
             }
         }
         Err(Error::Busy)
     }
 
-    /// Changes several subjects, each of which `tags` names once, in one commit; `None` where it lost a race. One that
+    /// Changes several subjects, each of which `ids` names once, in one commit; `None` where it lost a race. One that
     /// `edit`, which is told its place, refuses to change stays as it is, and the others go on.
     pub(crate) async fn try_change<T>(
         &self,
-        tags: &[Tag],
+        ids: &[&SubjectId],
         more: &[Key],
         edit: impl FnMut(usize, &Subject, Option<Entry>) -> Result<Change<T>>,
     ) -> Result<Option<Vec<Result<Changed<T>>>>> {
-        let Some(made) = self.assemble(tags, more, edit).await? else { return Ok(None) };
+        let Some(made) = self.assemble(ids, more, edit).await? else { return Ok(None) };
         let mut witnessed = true;
         if !made.logs.is_empty() {
             if self.commit_change(made.batch, &made.logs).await? == Committed::Conflict {
@@ -118,21 +122,56 @@ impl Inner {
         Ok(Some(made.out.into_iter().map(changed).collect()))
     }
 
+    /// Adds the writing of an entry to a batch, and says where it lies from then on. One that lies under a former lookup
+    /// key comes to lie under the one that is used, unless something of it is to be destroyed now: that is destroyed
+    /// where it lies.
+    fn put_subject(&self, subject: &Subject, entry: &mut Entry, draft: &mut Draft) -> Result<Tag> {
+        let due = entry.next_due().is_some_and(|day| day <= self.trusted_today());
+        let found = match &subject.other {
+            Some(Other::Newest(newest)) if !due => {
+                let place = tag_of(&subject.found.name).ok_or(Malformed::Length)?;
+                if entry.meta.left.len() >= usize::from(u8::MAX) {
+                    return Err(Misuse::TooLarge.into());
+                }
+                entry.meta.left.push((place, true));
+                entry.meta.lookup = subject.lookup.unwrap_or_default();
+                Tree::take_entry(&subject.found, draft);
+                newest
+            }
+            Some(Other::Newest(_)) => &subject.found,
+            other => {
+                entry.meta.lookup = subject.lookup.unwrap_or(entry.meta.lookup);
+                if subject.meta.is_none() {
+                    // A process that has not noticed a change of the lookup key enrolls nobody under the former one.
+                    draft.expect(FENCE, Expect::unchanged(subject.fence.as_ref()));
+                }
+                if let Some(Other::Former(former)) = other {
+                    draft.expect(&former.name, Expect::unchanged(former.row.as_ref()));
+                    if former.row.is_some() {
+                        Tree::take_entry(former, draft);
+                    }
+                }
+                &subject.found
+            }
+        };
+        self.tree.put_entry(found, entry, draft)?;
+        tag_of(&found.name).ok_or(Malformed::Length.into())
+    }
+
     /// Reads subjects, decides, and says what to commit; `None` where they were read too early.
     pub(crate) async fn assemble<T>(
         &self,
-        tags: &[Tag],
+        ids: &[&SubjectId],
         more: &[Key],
         mut edit: impl FnMut(usize, &Subject, Option<Entry>) -> Result<Change<T>>,
     ) -> Result<Option<Assembled<Vec<Result<T>>>>> {
         let mut draft = Draft::new()?;
-        let (mut out, mut events, mut logs) = (Vec::with_capacity(tags.len()), Vec::new(), Vec::new());
+        let (mut out, mut events, mut logs) = (Vec::with_capacity(ids.len()), Vec::new(), Vec::new());
         let mut fence = None;
-        for (place, (subject, tag)) in self.read_subjects(tags, more).await?.into_iter().zip(tags).enumerate()
-        {
+        for (place, subject) in self.read_subjects(ids, more).await?.into_iter().enumerate() {
             let one = || {
                 let subject = subject?;
-                let change = edit(place, &subject, self.tree.entry(&subject.found)?)?;
+                let mut change = edit(place, &subject, self.tree.entry(&subject.found)?)?;
                 let log = if change.events.is_empty() {
                     change.log
                 } else {
@@ -141,9 +180,13 @@ impl Inner {
                     change.log.anonymous(crypto::random()?)
                 };
                 // From here on it is in the batch.
-                self.tree.put_entry(&subject.found, &change.entry, &mut draft)?;
+                let place = self.put_subject(&subject, &mut change.entry, &mut draft)?;
                 if let Some(day) = change.entry.next_due() {
-                    draft.put(&due_name(day, tag), Vec::new());
+                    draft.put(&due_name(day, &place), Vec::new());
+                }
+                if let Some(day) = change.removed {
+                    // Older copies have it, of every bucket that the entry has lain in.
+                    draft.put(&due_name(day, &place), vec![1]);
                 }
                 for (name, expect) in &change.expect {
                     draft.expect(name, *expect);

@@ -132,10 +132,10 @@ impl Vault {
     ) -> Result<()> {
         let inner = &self.0;
         let consents = inner.checked([Consent::to::<P>(evidence)])?;
-        let tag = inner.tag(id);
-        let consenting =
-            |_: &Subject, entry| inner.consenting(&tag, entry, &consents, P::NUMBER, actor, ground);
-        inner.change(&tag, &[], consenting).await?;
+        let consenting = |subject: &Subject, entry| {
+            inner.consenting(&subject.tag, entry, &consents, P::NUMBER, actor, ground)
+        };
+        inner.change(id, &[], consenting).await?;
         Ok(())
     }
 
@@ -231,10 +231,7 @@ impl Inner {
         }
         let mut change = Change::new(entry, log, ());
         change.events.extend(event);
-        if renewed {
-            // The old key has left the entry: a shred makes that true of older copies too.
-            change.writes.push((crate::change::due_name(self.trusted_today(), tag), Some(Vec::new())));
-        }
+        change.removed = renewed.then(|| self.trusted_today());
         Ok(change)
     }
 

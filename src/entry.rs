@@ -8,12 +8,12 @@ use zeroize::Zeroizing;
 use crate::clock::Day;
 use crate::consent::Evidence;
 use crate::error::{Error, Malformed, Result, RolledBack, Unsupported};
-use crate::key::{Audit, Hold, Node, Purpose, Secret};
+use crate::key::{Audit, Hold, Node, Purpose, Secret, Tag};
 use crate::purpose::Basis;
 use crate::row::{Part, Plain};
-use crate::wire::{Put as _, Reader};
 
-const VERSION: u8 = 1;
+mod standing;
+
 const META: u8 = 1;
 const AUDIT: u8 = 2;
 const PURPOSE: u8 = 3;
@@ -28,6 +28,11 @@ pub(crate) struct Meta {
     /// Ascending; the last one is the newest.
     pub(crate) generations: Vec<Generation>,
     pub(crate) held: Option<Held>,
+    /// The number of the lookup key under which it lies.
+    pub(crate) lookup: u16,
+    /// Where it lay before, oldest first, each with whether an older copy of the entry may open there still: until a
+    /// shred has rotated the bucket.
+    pub(crate) left: Vec<(Tag, bool)>,
 }
 
 /// One enrolment.
@@ -207,6 +212,13 @@ impl Entry {
         if found { Ok(entry) } else { Err(Error::RolledBack(RolledBack::Mixed)) }
     }
 
+    /// Whether nothing of it opens any more and nobody waits for it: a tombstone.
+    pub(crate) fn is_erased(&self) -> bool {
+        let over =
+            |newest: &Generation| newest.forgotten.as_ref().is_some_and(|forgotten| forgotten.shredded);
+        self.keys.is_empty() && self.hold.is_none() && self.newest().is_none_or(over)
+    }
+
     /// The latest end of tickets that reach the subject for one of `purposes` and are not over.
     pub(crate) fn tickets_until(&self, now_ms: i64, purposes: impl Fn(u16) -> bool) -> Option<i64> {
         let of = self.meta.generations.iter().flat_map(|generation| &generation.purposes);
@@ -366,117 +378,9 @@ fn bytes<K: crate::key::Stage>(key: &Secret<K>) -> Zeroizing<Vec<u8>> {
 }
 
 impl Meta {
-    fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let mut out = Zeroizing::new(Vec::new());
-        out.put_u8(VERSION);
-        out.put_u64(self.state);
-        out.put_u8(self.held.is_some().into());
-        if let Some(held) = &self.held {
-            out.put(&held.serial);
-            out.put_i64(held.since_ms);
-            out.put_bytes(held.ground.as_bytes());
-        }
-        out.put_u16(u16::try_from(self.generations.len()).unwrap_or(u16::MAX));
-        for generation in &self.generations {
-            out.put_u16(generation.number);
-            out.put(&generation.serial);
-            out.put_i64(generation.enrolled_ms);
-            out.put_u8(generation.forgotten.is_some().into());
-            if let Some(forgotten) = &generation.forgotten {
-                forgotten.encode(&mut out);
-            }
-            out.put_u16(u16::try_from(generation.purposes.len()).unwrap_or(u16::MAX));
-            for (purpose, standing) in &generation.purposes {
-                out.put_u16(*purpose);
-                let flags = u8::from(standing.consent.is_some())
-                    | u8::from(standing.withdrawn.is_some()) << 1
-                    | u8::from(standing.until.is_some()) << 2
-                    | u8::from(standing.held) << 3
-                    | u8::from(standing.remade) << 4
-                    | u8::from(standing.tickets_ms.is_some()) << 5;
-                out.put_u8(flags);
-                if let Some(evidence) = &standing.consent {
-                    evidence.encode(&mut out);
-                }
-                for day in [standing.withdrawn, standing.until].into_iter().flatten() {
-                    out.put_u16(day.number());
-                }
-                if let Some(until) = standing.tickets_ms {
-                    out.put_i64(until);
-                }
-            }
-        }
-        out
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut r = Reader::new(bytes);
-        if r.u8()? != VERSION {
-            return Err(Unsupported::Version.into());
-        }
-        let mut meta = Meta { state: r.u64()?, ..Meta::default() };
-        if r.flag()? {
-            meta.held = Some(Held { serial: r.array()?, since_ms: r.i64()?, ground: r.text()?.to_owned() });
-        }
-        for _ in 0..r.u16()? {
-            let mut generation = Generation {
-                number: r.u16()?,
-                serial: r.array()?,
-                enrolled_ms: r.i64()?,
-                forgotten: None,
-                purposes: BTreeMap::new(),
-            };
-            if meta.generations.last().is_some_and(|last: &Generation| last.number >= generation.number) {
-                return Err(Malformed::Order.into());
-            }
-            if r.flag()? {
-                generation.forgotten = Some(Forgotten::decode(&mut r)?);
-            }
-            for _ in 0..r.u16()? {
-                let purpose = r.u16()?;
-                let flags = r.u8()?;
-                if flags > 0b11_1111
-                    || generation.purposes.last_key_value().is_some_and(|(last, _)| *last >= purpose)
-                {
-                    return Err(Malformed::NotCanonical.into());
-                }
-                let consent = (flags & 1 != 0).then(|| Evidence::decode(&mut r)).transpose()?;
-                let withdrawn = (flags & 2 != 0).then(|| r.u16().map(Day)).transpose()?;
-                let until = (flags & 4 != 0).then(|| r.u16().map(Day)).transpose()?;
-                let tickets_ms = (flags & 32 != 0).then(|| r.i64()).transpose()?;
-                let (held, remade) = (flags & 8 != 0, flags & 16 != 0);
-                let standing = Standing { consent, withdrawn, until, held, remade, tickets_ms };
-                generation.purposes.insert(purpose, standing);
-            }
-            meta.generations.push(generation);
-        }
-        r.end()?;
-        Ok(meta)
-    }
-}
-
-impl Forgotten {
-    fn encode(&self, out: &mut Zeroizing<Vec<u8>>) {
-        out.put_i64(self.at_ms);
-        out.put_u16(self.due.number());
-        out.put_u8(self.shredded.into());
-        out.put(&self.reference);
-        out.put(&self.commitment);
-        out.put_bytes(self.actor.as_bytes());
-        out.put_bytes(self.approver.as_bytes());
-        out.put_bytes(self.ground.as_bytes());
-    }
-
-    fn decode(r: &mut Reader<'_>) -> Result<Self> {
-        Ok(Forgotten {
-            at_ms: r.i64()?,
-            due: Day(r.u16()?),
-            shredded: r.flag()?,
-            reference: r.array()?,
-            commitment: r.array()?,
-            actor: r.text()?.to_owned(),
-            approver: r.text()?.to_owned(),
-            ground: r.text()?.to_owned(),
-        })
+    /// What names the subject in the journal, with its records and its holds: the place where it was enrolled, wherever
+    /// its entry lies now.
+    pub(crate) fn tag(&self, place: &Tag) -> Tag {
+        self.left.first().map_or(*place, |(tag, _)| *tag)
     }
 }

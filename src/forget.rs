@@ -181,9 +181,8 @@ impl Vault {
     /// [`Misuse::NothingToUndo`]; [`Erased::GraceOver`]; [`Error::NotEnrolled`].
     pub async fn undo_forget(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<()> {
         let inner = &self.0;
-        let tag = inner.tag(id);
         inner
-            .change(&tag, &[], |_, entry| {
+            .change(id, &[], |subject, entry| {
                 let mut entry = entry.ok_or(Error::NotEnrolled)?;
                 let log = inner.about(inner.entry_by(Action::UndoForget, actor, ground)?, &entry);
                 let newest = entry.meta.generations.last_mut().ok_or(Error::NotEnrolled)?;
@@ -196,7 +195,7 @@ impl Vault {
                     standing.until = None;
                 }
                 entry.meta.state = entry.meta.state.saturating_add(1);
-                let state = entry.meta.state;
+                let (tag, state) = (subject.tag, entry.meta.state);
                 Ok(Change::new(entry, log, ()).event(Event::Undone { tag, state }))
             })
             .await?;
@@ -218,9 +217,9 @@ impl Vault {
         ground: &Ground,
     ) -> Result<WithdrawReceipt> {
         let inner = &self.0;
-        let tag = inner.tag(id);
-        let withdrawing = |_: &Subject, entry| inner.withdrawing(&tag, entry, P::NUMBER, actor, ground);
-        let changed = inner.change(&tag, &[], withdrawing).await?;
+        let withdrawing =
+            |subject: &Subject, entry| inner.withdrawing(&subject.tag, entry, P::NUMBER, actor, ground);
+        let changed = inner.change(id, &[], withdrawing).await?;
         inner.wait_out_bound().await;
         Ok(WithdrawReceipt { witnessed: changed.witnessed, ..changed.out })
     }
@@ -263,9 +262,9 @@ impl Inner {
     }
 
     async fn fence(&self, id: &SubjectId, request: &Forget) -> Result<ForgetReceipt> {
-        let (tag, fencing) = (self.tag(id), Fencing::new()?);
-        let forgetting = |_: &Subject, entry| self.forgetting(&tag, entry, request, &fencing);
-        let changed = self.change(&tag, &[], forgetting).await?;
+        let fencing = Fencing::new()?;
+        let forgetting = |subject: &Subject, entry| self.forgetting(&subject.tag, entry, request, &fencing);
+        let changed = self.change(id, &[], forgetting).await?;
         Ok(ForgetReceipt { witnessed: changed.witnessed, ..changed.out })
     }
 

@@ -143,8 +143,32 @@ pub mod operating {}
 /// **What a former key still opens.** It lies in copies of the store from before, under the root of then. So a key that has
 /// leaked is over for the vault at once, and for copies when that root is destroyed: `replace_root`, and the restore window.
 ///
-/// The key by which the vault finds a subject's rows (the lookup key) cannot be changed. It never leaves the process; who has
-/// it and the store can test whether an id is in it, and open nothing.
+/// **The lookup key.** A subject's entry lies where a keyed hash of its id puts it. The vault does not know the ids: the shop hands
+/// them in again, in batches, from one process or many, and again after a crash. Whoever is enrolled or changed meanwhile comes to
+/// lie under the new key by that; readers look at both places and never wait.
+///
+/// ```
+/// use customer_vault::KeyKind;
+/// # use customer_vault::{testing::{MemoryKeeper, test_ground, tester}, *};
+/// # pollster::block_on(async {
+/// # let vault = testing::ephemeral(Options::new()).await?;
+/// # let (me, why) = (tester(), test_ground());
+/// # vault.enroll(&SubjectId::new("c-1")?, [], &me, &why).await?;
+/// # let batches = [vec![SubjectId::new("c-1")?]];
+/// vault.change_key(KeyKind::Lookup, &me, &why).await?;
+/// for ids in batches {
+///     let moved = vault.move_subjects(&ids, &me, &why).await?;
+///     println!("{} moved, {} unknown", moved.moved, moved.unknown);
+/// }
+/// let moves = vault.moves(|so_far| println!("{} left so far", so_far.left)).await?;
+/// assert_eq!((moves.left, moves.faults), (0, 0));
+/// vault.retire_keys(KeyKind::Lookup, &me, &why).await?; // looks at every entry itself, and refuses while one is left
+/// # Ok::<(), Error>(()) }).unwrap();
+/// ```
+///
+/// It never leaves the process; who has it and the store can test whether an id is in it, and open nothing. After a change a former
+/// key no longer finds entries. Of people who were enrolled under it, it still finds what is named after them for good: their lines
+/// of the journal (who was forgotten, withdrew, was held), and how many records they have.
 pub mod custody {}
 
 /// # Backups

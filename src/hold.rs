@@ -45,9 +45,8 @@ impl Vault {
     /// [`Error::NotEnrolled`]; a second hold leaves the first as it is.
     pub async fn hold(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<()> {
         let inner = &self.0;
-        let tag = inner.tag(id);
         inner
-            .change(&tag, &[GUARD.to_vec()], |subject, entry| {
+            .change(id, &[GUARD.to_vec()], |subject, entry| {
                 let mut entry = entry.ok_or(Error::NotEnrolled)?;
                 let log = inner.about(inner.entry_by(Action::Hold, actor, ground)?, &entry);
                 if entry.meta.held.is_some() {
@@ -60,7 +59,7 @@ impl Vault {
                 });
                 entry.hold = Some(Secret::random()?);
                 entry.meta.state = entry.meta.state.saturating_add(1);
-                let state = entry.meta.state;
+                let (tag, state) = (subject.tag, entry.meta.state);
                 let mut change = Change::new(entry, log, ()).event(Event::Held { tag, state });
                 change.writes.push((GUARD.to_vec(), Some(Vec::new())));
                 change
@@ -79,11 +78,11 @@ impl Vault {
     /// [`Misuse::NotHeld`], [`Error::NotEnrolled`].
     pub async fn release_hold(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<()> {
         let inner = &self.0;
-        let tag = inner.tag(id);
+        let tag = inner.read_subject(id, &[]).await?.tag;
         // Dead ciphertext once the hold key is gone, of earlier holds too: it goes in the same commit.
         let shelves = inner.rows.all(Range::prefix(&shelves_of(&tag))).await?;
         inner
-            .change(&tag, &[GUARD.to_vec()], |subject, entry| {
+            .change(id, &[GUARD.to_vec()], |subject, entry| {
                 let mut entry = entry.ok_or(Error::NotEnrolled)?;
                 let log = inner.about(inner.entry_by(Action::ReleaseHold, actor, ground)?, &entry);
                 entry.meta.held.take().ok_or(Misuse::NotHeld)?;
@@ -96,8 +95,7 @@ impl Vault {
                 entry.meta.state = entry.meta.state.saturating_add(1);
                 let state = entry.meta.state;
                 let mut change = Change::new(entry, log, ()).event(Event::Released { tag, state });
-                // The hold key has left the entry: a shred of its bucket makes that true of older copies too.
-                change.writes.push((crate::change::due_name(inner.today(), &tag), Some(vec![1])));
+                change.removed = Some(inner.today());
                 change.writes.push((GUARD.to_vec(), Some(Vec::new())));
                 change.writes.extend(shelves.iter().map(|(name, _)| (name.clone(), None)));
                 change
@@ -138,7 +136,7 @@ pub(crate) async fn keep_shelves(inner: &Inner, days: &[Day]) -> Result<(Key, Ex
 }
 
 async fn keep_subject(inner: &Inner, tag: &Tag, days: &[Day]) -> Result<Committed> {
-    let subject = inner.read_subject(tag, &[]).await?;
+    let subject = inner.read_named(tag).await?;
     let Some(entry) = inner.tree.entry(&subject.found)? else { return Ok(Committed::Yes) };
     let (Some(hold), Some(held)) = (&entry.hold, &entry.meta.held) else { return Ok(Committed::Yes) };
     let names: Vec<Key> = days.iter().map(|day| shelf_name(tag, held, *day)).collect();

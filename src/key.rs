@@ -190,10 +190,11 @@ impl ContentKey {
     }
 }
 
-/// The name of a subject in the store: a keyed hash of its id.
+/// The name of a subject in the store, and a place in the tree: a keyed hash of its id.
 pub(crate) type Tag = [u8; 16];
 
 impl Secret<Lookup> {
+    #[cfg(test)]
     pub(crate) fn tag(&self, id: &[u8]) -> Tag {
         Self::tag_by(&self.prf(), id)
     }

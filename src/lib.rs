@@ -66,7 +66,7 @@
 //! | stop | [`revoke`](Vault::revoke), [`freeze`](Vault::freeze) | refused everywhere within the bound |
 //! | back up and restore | [`backup`](Vault::backup), [`verify_backup`](Vault::verify_backup), [`Options::restore`], [`drill`](Vault::drill) | signed parts; the erased stay erased; a report to be filed |
 //! | say who can still read | [`who_can_read`](Vault::who_can_read) | roots and backups of a subject, each with its date |
-//! | change keys | [`change_key`](Vault::change_key), [`retire_keys`](Vault::retire_keys), [`replace_root`](Vault::replace_root), [`use_suite`](Vault::use_suite), [`coverage`](Vault::coverage) | new keys beside the former ones, which are retired in time |
+//! | change keys | [`change_key`](Vault::change_key), [`retire_keys`](Vault::retire_keys), [`replace_root`](Vault::replace_root), [`use_suite`](Vault::use_suite), [`coverage`](Vault::coverage), [`move_subjects`](Vault::move_subjects), [`moves`](Vault::moves) | new keys beside the former ones, which are retired in time |
 //! | put a restored store right | [`Options::recover`] | the erased stay erased |
 //!
 //! # Which type do I want
@@ -125,6 +125,7 @@ mod custody;
 mod entry;
 mod journal;
 pub mod keeper;
+mod moves;
 mod ring;
 mod row;
 mod tree;
@@ -178,6 +179,7 @@ pub use error::{Absent, Error, Result};
 pub use forget::{Forget, ForgetReceipt, WithdrawReceipt};
 pub use grant::Grant;
 pub use index::Indexable;
+pub use moves::{Moved, Moves};
 pub use purpose::{Basis, LegalHold, OpensFor, Purpose, PurposeId, PurposeInfo, SubjectAccess};
 pub use record::{Field, NoId, Record, RecordId, RecordIdBytes, Sealable};
 pub use records::RecordKey;

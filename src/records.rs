@@ -75,10 +75,14 @@ impl Vault {
     ) -> Result<Option<Sealed<R>>> {
         let inner = &self.0;
         let record_id = bytes_of(key)?;
-        let tag = inner.tag(id);
         let keys = inner.record_keys()?;
-        let (name, head) = (keys.name(&tag, R::RECORD, &record_id), head_name(&tag));
-        let subject = inner.read_subject(&tag, &[name.clone(), head]).await?;
+        let names = |tags: &[Tag]| {
+            let rows = |tag: &Tag| [keys.name(tag, R::RECORD, &record_id), head_name(tag)];
+            Ok(tags.iter().flat_map(rows).collect())
+        };
+        let (_, mut subjects) = inner.read_with_rows(&[id], names).await?;
+        let subject = subjects.pop().ok_or(Malformed::Length)??;
+        let (tag, name) = (subject.tag, keys.name(&subject.tag, R::RECORD, &record_id));
         let entry = inner.about_subject(&subject, inner.entry_by(Action::Get, actor, ground)?)?;
         inner.log(entry).await?;
         let [row, head] = &*subject.more else { return Err(Malformed::Length.into()) };
@@ -105,10 +109,12 @@ impl Vault {
         ground: &Ground,
     ) -> Result<Vec<(I, Sealed<R>)>> {
         let inner = &self.0;
-        let tag = inner.tag(id);
         let keys = inner.record_keys()?;
         for _ in 0..ATTEMPTS {
-            let subject = inner.read_subject(&tag, &[head_name(&tag)]).await?;
+            let names = |tags: &[Tag]| Ok(tags.iter().map(head_name).collect());
+            let (_, mut subjects) = inner.read_with_rows(&[id], names).await?;
+            let subject = subjects.pop().ok_or(Malformed::Length)??;
+            let tag = subject.tag;
             let entry = inner.about_subject(&subject, inner.entry_by(Action::List, actor, ground)?)?;
             let before = subject.more.first().cloned().flatten();
             let rows = inner.rows.all(Range::prefix(&[ROWS, &tag[..]].concat())).await?;
@@ -183,7 +189,7 @@ pub(crate) async fn delete_all(inner: &Inner, tag: &Tag) -> Result<()> {
     let range = Range::prefix(&[ROWS, &tag[..]].concat());
     let mut lost = 0_usize;
     while lost < ATTEMPTS {
-        let subject = inner.read_subject(tag, &[]).await?;
+        let subject = inner.read_named(tag).await?;
         let entry = inner.tree.entry(&subject.found)?;
         if entry.is_some_and(|entry| !entry.keys.is_empty() || entry.hold.is_some()) {
             return Ok(());
@@ -226,6 +232,13 @@ impl Keys {
         let length = crate::wire::length(record.as_bytes()).to_be_bytes();
         let hash = self.names.tag(&[tag, &length, record.as_bytes(), record_id]);
         [ROWS, &tag[..], &hash].concat()
+    }
+
+    /// The same, from the record's label behind its length, and its id.
+    fn name_of(&self, tag: &Tag, label: &[u8]) -> Result<Key> {
+        let mut r = Reader::new(label);
+        let record = r.text()?;
+        Ok(self.name(tag, record, r.rest()))
     }
 
     fn head(&self, inner: &Inner, tag: &Tag, row: Option<&Versioned>) -> Result<Head> {

@@ -1,6 +1,8 @@
 //! Replaying what a restored store has lost: every erasure that the witness remembers is done again before anything
 //! opens.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::change::due_name;
 use crate::entry::{Entry, Forgotten, Generation, Held};
 use crate::error::{Error, Result};
@@ -11,11 +13,15 @@ use crate::tree::{ATTEMPTS, Draft, Tree};
 
 /// Does again what the store has lost, then writes the lost lines back, with one that says that it is under way, and
 /// replaces the root. Returns how many lines were lost. It may be run again after a crash: each step finds its own work done.
-pub(crate) async fn replay(tree: &Tree, journal: &Journal, now_ms: i64) -> Result<u64> {
+///
+/// Where entries may have moved, all are looked at, so that no row that says where one lies can be taken away.
+pub(crate) async fn replay(tree: &Tree, journal: &Journal, now_ms: i64, moved: bool) -> Result<u64> {
     let (lost, fence) = journal.lost().await?;
+    let whose: HashSet<Tag> = lost.iter().filter_map(|(_, event)| Some(subject_of(event)?.0)).collect();
+    let places = if moved && !whose.is_empty() { tree.places_of(&whose).await? } else { HashMap::new() };
     for (_, event) in &lost {
         if let Some((tag, state)) = subject_of(event) {
-            again(tree, &tag, state, event).await?;
+            again(tree, places.get(&tag).unwrap_or(&tag), state, event).await?;
         }
     }
     journal.write_back(&lost, fence.as_ref()).await?;
@@ -36,9 +42,9 @@ fn subject_of(event: &Event) -> Option<(Tag, u64)> {
     }
 }
 
-async fn again(tree: &Tree, tag: &Tag, state: u64, event: &Event) -> Result<()> {
+async fn again(tree: &Tree, place: &Tag, state: u64, event: &Event) -> Result<()> {
     for _ in 0..ATTEMPTS {
-        let (found, _) = tree.find(tag, &[]).await?;
+        let (found, _) = tree.find(place, &[]).await?;
         let mut entry = tree.entry(&found)?.unwrap_or_default();
         if entry.meta.state >= state {
             return Ok(());
@@ -48,7 +54,7 @@ async fn again(tree: &Tree, tag: &Tag, state: u64, event: &Event) -> Result<()> 
         let mut draft = Draft::new()?;
         tree.put_entry(&found, &entry, &mut draft)?;
         if let Some(day) = entry.next_due() {
-            draft.put(&due_name(day, tag), Vec::new());
+            draft.put(&due_name(day, place), Vec::new());
         }
         if matches!(event, Event::Held { .. } | Event::Released { .. }) {
             draft.put(crate::hold::GUARD, Vec::new());

@@ -11,7 +11,7 @@
 //! from some ten thousand subjects on, because they do not fit into a processor's caches.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -224,6 +224,8 @@ pub(crate) struct Remembered {
     seen: Mutex<Option<Seen>>,
     /// When tokens were last used, as far as it is written.
     uses: Mutex<HashMap<[u8; 16], i64>>,
+    /// The tags of those whose place under the lookup key that is used is another: a subject keeps its tag for good.
+    names: RwLock<HashMap<Tag, Tag>>,
 }
 
 impl Remembered {
@@ -235,7 +237,26 @@ impl Remembered {
             age,
             seen: Mutex::default(),
             uses: Mutex::default(),
+            names: RwLock::default(),
         }
+    }
+
+    /// What names the subject of a place, where it is another than that.
+    pub(crate) fn name_of(&self, place: &Tag) -> Tag {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        names.get(place).copied().unwrap_or(*place)
+    }
+
+    /// Notes what names the subject of a place.
+    pub(crate) fn named(&self, place: Tag, tag: Tag) {
+        if place == tag || self.room == 0 || self.name_of(&place) == tag {
+            return;
+        }
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if names.len() >= self.room.saturating_mul(self.shards.len()) {
+            names.clear();
+        }
+        names.insert(place, tag);
     }
 
     /// The fence row was read, and memory has all the events that it names.

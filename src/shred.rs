@@ -9,7 +9,6 @@ use crate::actor::{Actor, Ground};
 use crate::certificate::{Certificate, Pending};
 use crate::change::{DUE, due_name, due_of};
 use crate::clock::{Day, rfc3339};
-use crate::entry::Entry;
 use crate::error::{Error, Halted, KeeperError, Malformed, Misuse, Result, RolledBack, StoreError};
 use crate::hold;
 use crate::journal::Event;
@@ -18,12 +17,14 @@ use crate::log::{Action, Count};
 use crate::row::Plain;
 use crate::store::{Batch, Committed, Expect, Key, Range, Versioned};
 use crate::tree::batch::{BatchId, Phase, Removals, batch_name};
-use crate::tree::node::{day_of, tag_of};
+use crate::tree::node::day_of;
 use crate::tree::root::{RETIRED, Retired};
 use crate::tree::rotate::Beside;
 use crate::tree::{ATTEMPTS, Epoch, Node};
 use crate::vault::{Inner, Vault};
 use crate::wire::{Put as _, Reader};
+
+mod bucket;
 
 /// What a shred has reached: *unreachable*. The store committed without the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +104,7 @@ fn gone_name(tag: &Tag) -> Key {
     [GONE, &tag[..]].concat()
 }
 
-/// Subjects of a bucket that have something to destroy, with the index rows that said so.
+/// Places in a bucket where something is to be destroyed, with the index rows that said so.
 type Due = BTreeMap<Tag, Vec<Key>>;
 
 impl Vault {
@@ -129,22 +130,24 @@ impl Vault {
         let mut buckets: BTreeMap<Node, Due> = BTreeMap::new();
         let range = Range { start: DUE.to_vec(), end: due_name(today.plus(1), &[0; 16]) };
         for (name, _) in inner.rows.all(range).await? {
-            let (_, tag) = due_of(&name).ok_or(Malformed::Content)?;
+            let (_, place) = due_of(&name).ok_or(Malformed::Content)?;
             buckets
-                .entry(Node::bucket(&tag, inner.tree.height))
+                .entry(Node::bucket(&place, inner.tree.height))
                 .or_default()
-                .entry(tag)
+                .entry(place)
                 .or_default()
                 .push(name);
         }
         if buckets.is_empty() {
             return Ok(ShredReceipt { subjects: 0, epoch_left: None, settles_at_ms: None });
         }
+        let places: Vec<Tag> = buckets.values().flat_map(BTreeMap::keys).copied().collect();
+        let left = inner.rotate_left(&places).await?;
         let mut removals = inner.tree.begin(&inner.journal, buckets.keys().cloned().collect()).await?;
         let mut subjects = 0_usize;
-        for tags in buckets.values() {
-            inner.shred_bucket(&mut removals, tags, today).await?;
-            subjects = subjects.saturating_add(tags.len());
+        for due in buckets.values() {
+            let found = inner.shred_bucket(&mut removals, due, &left, today).await?;
+            subjects = subjects.saturating_add(found);
         }
         inner.tree.removed(&inner.journal, &removals).await?;
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
@@ -306,36 +309,6 @@ impl Inner {
         }
     }
 
-    /// Removes what is due from the entries of the next bucket and rotates it. All its entries are looked at: a row that
-    /// said that something is due may have been taken away.
-    async fn shred_bucket(&self, removals: &mut Removals, due: &Due, today: Day) -> Result<()> {
-        let (batch, removal) = (removals.id, removals.made);
-        let mut edit = |name: &[u8], child: Plain, beside: &mut Beside| {
-            let tag = tag_of(name).ok_or(Malformed::Content)?;
-            let mut entry = Entry::from_plain(child)?;
-            let found = entry.next_due().filter(|day| *day <= today).map(|day| due_name(day, &tag));
-            let rows = due.get(&tag);
-            if rows.is_none() && found.is_none() {
-                return Ok(Some(entry.to_plain()));
-            }
-            beside.extend(found.map(|row| (row, None)));
-            for shredded in entry.shred(today) {
-                // A forget that was replayed on a restored store has no reference: nobody waits for its certificate.
-                if shredded.forgotten.reference != [0; 16] {
-                    let pending = Pending::of(&shredded, batch, removal, |purpose| self.label(purpose));
-                    beside.push((pending.name(), Some(pending.wrap(self)?)));
-                }
-            }
-            beside.extend(rows.into_iter().flatten().map(|row| (row.clone(), None)));
-            beside.extend(entry.next_due().map(|day| (due_name(day, &tag), Some(Vec::new()))));
-            if entry.keys.is_empty() && entry.hold.is_none() {
-                beside.push((gone_name(&tag), Some(Vec::new())));
-            }
-            Ok(Some(entry.to_plain()))
-        };
-        self.tree.remove(&self.journal, removals, &[], &mut edit).await
-    }
-
     async fn drop_row(&self, name: &[u8], row: &Versioned) -> Result<()> {
         let mut batch = Batch::new()?;
         batch.expect(name, Expect::Version(row.version));
@@ -347,14 +320,19 @@ impl Inner {
     /// Deletes the records of subjects of whom nothing opens any more: kept, they would only take room. A row says whose,
     /// so that a crash leaves nothing behind; a hold or a new enrolment that came meanwhile keeps what it needs.
     async fn sweep(&self) -> Result<()> {
-        for (name, _) in self.rows.all(Range::prefix(GONE)).await? {
-            let tag: Tag = name.last_chunk().copied().ok_or(Malformed::Length)?;
+        for tag in self.gone().await? {
             crate::records::delete_all(self, &tag).await?;
             let mut batch = Batch::new()?;
-            batch.delete(&name);
+            batch.delete(&gone_name(&tag));
             self.rows.commit(batch).await?;
         }
         Ok(())
+    }
+
+    /// Of whom nothing opens any more, and whose records are still there.
+    pub(crate) async fn gone(&self) -> Result<Vec<Tag>> {
+        let tag = |name: &Key| name.last_chunk().copied().ok_or(Malformed::Length.into());
+        self.rows.all(Range::prefix(GONE)).await?.iter().map(|(name, _)| tag(name)).collect()
     }
 
     async fn drop_days(&self, removals: &mut Removals, days: &[Day], mark: Day) -> Result<()> {

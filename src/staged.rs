@@ -13,7 +13,6 @@ use crate::consent::{Consent, Evidence};
 use crate::entry::Entry;
 use crate::error::{Error, Misuse, Result};
 use crate::forget::{Fencing, Forget, ForgetReceipt, WithdrawReceipt};
-use crate::key::Tag;
 use crate::log::Action;
 use crate::purpose::Purpose;
 use crate::record::Record;
@@ -95,9 +94,10 @@ impl Staging<'_> {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Staged<()>> {
-        let (tag, consents) = (self.0.tag(id), self.0.checked(consents)?);
-        let enrolling = |_: &Subject, entry| self.0.enrolling(&tag, entry, &consents, actor, ground, false);
-        self.change(&tag, enrolling).await
+        let consents = self.0.checked(consents)?;
+        let enrolling =
+            |subject: &Subject, entry| self.0.enrolling(&subject.tag, entry, &consents, actor, ground, false);
+        self.change(id, enrolling).await
     }
 
     /// As [`enroll`](Self::enroll), with a sealer for what the same transaction inserts. **What it seals opens only if the
@@ -113,16 +113,16 @@ impl Staging<'_> {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<(Staged<()>, Sealer<R>)> {
-        let (tag, consents) = (self.0.tag(id), self.0.checked(consents)?);
+        let consents = self.0.checked(consents)?;
         self.0.ready_to_seal::<R>().await?;
         let since = self.0.now();
         let mut sealer = None;
-        let enrolling = |_: &Subject, entry| {
-            let change = self.0.enrolling(&tag, entry, &consents, actor, ground, false)?;
-            sealer = Some(self.0.sealer_of(&tag, &change.entry, since)?);
+        let enrolling = |subject: &Subject, entry| {
+            let change = self.0.enrolling(&subject.tag, entry, &consents, actor, ground, false)?;
+            sealer = Some(self.0.sealer_of(&subject.tag, &change.entry, since)?);
             Ok(change)
         };
-        let staged = self.change(&tag, enrolling).await?;
+        let staged = self.change(id, enrolling).await?;
         Ok((staged, sealer.ok_or(Error::NotEnrolled)?))
     }
 
@@ -138,10 +138,11 @@ impl Staging<'_> {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Staged<()>> {
-        let (tag, consents) = (self.0.tag(id), self.0.checked([Consent::to::<P>(evidence)])?);
-        let consenting =
-            |_: &Subject, entry| self.0.consenting(&tag, entry, &consents, P::NUMBER, actor, ground);
-        self.change(&tag, consenting).await
+        let consents = self.0.checked([Consent::to::<P>(evidence)])?;
+        let consenting = |subject: &Subject, entry| {
+            self.0.consenting(&subject.tag, entry, &consents, P::NUMBER, actor, ground)
+        };
+        self.change(id, consenting).await
     }
 
     /// As [`Vault::withdraw`].
@@ -155,9 +156,9 @@ impl Staging<'_> {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Staged<WithdrawReceipt>> {
-        let tag = self.0.tag(id);
-        let withdrawing = |_: &Subject, entry| self.0.withdrawing(&tag, entry, P::NUMBER, actor, ground);
-        self.change(&tag, withdrawing).await
+        let withdrawing =
+            |subject: &Subject, entry| self.0.withdrawing(&subject.tag, entry, P::NUMBER, actor, ground);
+        self.change(id, withdrawing).await
     }
 
     /// As [`Vault::forget`]. The subject is fenced when [`finish`](Staged::finish) returns, not before.
@@ -166,9 +167,10 @@ impl Staging<'_> {
     ///
     /// As [`Vault::forget`]; [`Misuse::NotStaged`].
     pub async fn forget(&self, id: &SubjectId, request: Forget) -> Result<Staged<ForgetReceipt>> {
-        let (tag, fencing) = (self.0.tag(id), Fencing::new()?);
-        let forgetting = |_: &Subject, entry| self.0.forgetting(&tag, entry, &request, &fencing);
-        self.change(&tag, forgetting).await
+        let fencing = Fencing::new()?;
+        let forgetting =
+            |subject: &Subject, entry| self.0.forgetting(&subject.tag, entry, &request, &fencing);
+        self.change(id, forgetting).await
     }
 
     /// As [`Vault::put`].
@@ -206,12 +208,12 @@ impl Staging<'_> {
 
     async fn change<T>(
         &self,
-        tag: &Tag,
+        id: &SubjectId,
         mut edit: impl FnMut(&Subject, Option<Entry>) -> Result<Change<T>>,
     ) -> Result<Staged<T>> {
         for _ in 0..ATTEMPTS {
             let edit = |_: usize, subject: &Subject, entry| edit(subject, entry);
-            if let Some(made) = self.0.assemble(std::slice::from_ref(tag), &[], edit).await? {
+            if let Some(made) = self.0.assemble(&[id], &[], edit).await? {
                 return self.stage(made.single()?).await;
             }
         }

@@ -48,8 +48,7 @@ impl Vault {
     /// [`Error::NotEnrolled`]; where the log cannot be written.
     pub async fn status(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<Status> {
         let inner = &self.0;
-        let tag = inner.tag(id);
-        let subject = inner.read_subject(&tag, &[]).await?;
+        let subject = inner.read_subject(id, &[]).await?;
         inner.log(inner.about_subject(&subject, inner.entry_by(Action::Status, actor, ground)?)?).await?;
         let meta = subject.meta.as_ref().ok_or(Error::NotEnrolled)?;
         let newest = meta.generations.last().ok_or(Error::NotEnrolled)?;
@@ -58,7 +57,7 @@ impl Vault {
             let known = newest.purposes.get(&number);
             PurposeStatus {
                 purpose: PurposeId(number),
-                stands: stands.contains(&number) && inner.permits(&tag, number, inner.today()),
+                stands: stands.contains(&number) && inner.permits(&subject.tag, number, inner.today()),
                 consent: known.and_then(|standing| standing.consent.clone()),
                 withdrawn: known.and_then(|standing| standing.withdrawn),
                 kept_until: known.and_then(|standing| standing.until),

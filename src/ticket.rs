@@ -1,7 +1,7 @@
 //! Tickets: shelf keys for one purpose, some subjects and days, sealed to another process's key. That process needs no
 //! store, keeper or root to open with them. The format is in docs/SPEC.md, "Ticket".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::actor::SubjectId;
@@ -11,7 +11,7 @@ use crate::crypto;
 use crate::entry::Entry;
 use crate::error::{Denied, Error, Misuse, Result, Unsupported};
 use crate::journal::FENCE;
-use crate::key::{Secret, Tag};
+use crate::key::Secret;
 use crate::log::{Action, Outcome, TicketEntry};
 use crate::purpose::Purpose;
 use crate::record::Sealable;
@@ -142,11 +142,11 @@ struct Wanted {
     header: Header,
     /// As the log names it.
     about: TicketEntry,
-    tags: Vec<Tag>,
-    /// For each tag.
+    ids: Vec<SubjectId>,
+    /// For each of them.
     hints: Vec<[u8; 16]>,
     days: Vec<BTreeSet<Day>>,
-    /// For each scope its tag's place; `None` where the token does not reach it.
+    /// For each scope its subject's place; `None` where the token does not reach it.
     places: Vec<Option<usize>>,
 }
 
@@ -192,7 +192,8 @@ impl Inner {
                 room = room.checked_sub(shelves).ok_or(Unsupported::Parameters)?;
                 Ok(change)
             };
-            let Some(done) = self.try_change(&wanted.tags, &token, edit).await? else { continue };
+            let ids: Vec<&SubjectId> = wanted.ids.iter().collect();
+            let Some(done) = self.try_change(&ids, &token, edit).await? else { continue };
             if let Some(row) = &token_row
                 && done.iter().any(Result::is_ok)
             {
@@ -221,18 +222,17 @@ impl Inner {
             self.calendar.load(&self.tree).await?;
         }
         let purpose = header.purpose;
-        let (tags, hints, days, places) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut wanted = Wanted { header, about, tags, hints, days, places };
-        let mut known = BTreeMap::new();
+        let (ids, hints, days, places) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut wanted = Wanted { header, about, ids, hints, days, places };
+        let mut known = HashMap::new();
         let mut shelves = 0_usize;
         for scope in scopes {
             if !verified.reaches(&scope.id) {
                 wanted.places.push(None);
                 continue;
             }
-            let tag = self.tag(&scope.id);
-            let place = *known.entry(tag).or_insert_with(|| {
-                wanted.tags.push(tag);
+            let place = *known.entry(&scope.id).or_insert_with(|| {
+                wanted.ids.push(scope.id.clone());
                 wanted.hints.push(subject_hint(&about.id, &scope.id));
                 wanted.days.push(BTreeSet::new());
                 wanted.days.len().saturating_sub(1)
@@ -262,7 +262,7 @@ impl Inner {
         subject: &Subject,
         entry: Option<Entry>,
     ) -> Result<Change<BTreeMap<u16, Generation>>> {
-        let (days, tag) = wanted.days.get(place).zip(wanted.tags.get(place)).ok_or(Error::Busy)?;
+        let (days, tag) = (wanted.days.get(place).ok_or(Error::Busy)?, &subject.tag);
         let (about, purpose) = (wanted.about, wanted.header.purpose);
         let now = self.now();
         verified.check_time(self.token_time(now.wall))?;

@@ -7,7 +7,7 @@
 //! - A shred rotates node by node, deepest first, each in a small commit under the current root, which also
 //!   says how far its batch has come ([`rotate`]). The root comes last ([`root`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use zeroize::Zeroizing;
@@ -18,7 +18,7 @@ use crate::error::{Error, KeeperError, Malformed, Result, RolledBack, StoreError
 use crate::keeper::{RootId, Roots, VaultId};
 use crate::key::{Node as NodeStage, Parent, Secret, Tag};
 use crate::row::{Part, Plain, Row, wrap};
-use crate::store::{Batch, Expect, Key, Rows, Versioned};
+use crate::store::{Batch, Expect, Key, Range, Rows, Versioned};
 use crate::wire::{Put as _, Reader};
 
 pub(crate) mod batch;
@@ -318,6 +318,29 @@ impl Tree {
         Ok((found.collect(), rows.collect()))
     }
 
+    /// The places of these subjects, wherever they lie: every entry is opened and looked at.
+    pub(crate) async fn places_of(&self, tags: &HashSet<Tag>) -> Result<HashMap<Tag, Tag>> {
+        let mut places = HashMap::new();
+        let mut range = Range::prefix(b"s");
+        loop {
+            let page = self.rows.page(range.clone(), 500).await?;
+            let here: Vec<Tag> = page.rows.iter().filter_map(|(name, _)| node::tag_of(name)).collect();
+            let (found, _) = self.find_many(&here, &[]).await?;
+            for (found, place) in found.into_iter().zip(here) {
+                // One that does not open is nobody's.
+                let Ok(Some(meta)) = found.and_then(|found| self.meta(&found)) else { continue };
+                let tag = meta.tag(&place);
+                if tags.contains(&tag) {
+                    places.insert(tag, place);
+                }
+            }
+            match page.next {
+                Some(next) => range.start = next,
+                None => return Ok(places),
+            }
+        }
+    }
+
     /// What stands of a subject, without its keys.
     pub(crate) fn meta(&self, found: &Found) -> Result<Option<Meta>> {
         let Some(plain) = self.part(found, META_PART)? else { return Ok(None) };
@@ -356,6 +379,14 @@ impl Tree {
         })?;
         draft.put(&found.name, row);
         Ok(())
+    }
+
+    /// Adds the removal of an entry to a batch: the entry, and its bucket again.
+    pub(crate) fn take_entry(found: &Found, draft: &mut Draft) {
+        draft.expect(&found.name, Expect::unchanged(found.row.as_ref()));
+        let (row, deepest, ..) = found.path.deepest();
+        draft.touch(&deepest, row);
+        draft.write(&found.name, None);
     }
 
     /// Touches `node`, or makes it and what is missing above it, and lets `work` wrap under it. What the same batch has

@@ -220,18 +220,21 @@ impl Inner {
         let since = self.now();
         let wall = self.token_time(since.wall);
         verified.check_time(wall)?;
-        let tags: Vec<Option<Tag>> =
-            ids.iter().map(|id| verified.reaches(id).then(|| self.tag(id))).collect();
+        let ring = self.ring();
+        let mut places = Vec::with_capacity(ids.len());
+        for id in ids {
+            places.push(if verified.reaches(id) { Some(ring.places(id)?.newest) } else { None });
+        }
         let remembered = if remembering && built_in.is_none() {
-            self.from_memory(verified, P::NUMBER, &tags, since)
+            self.from_memory(verified, P::NUMBER, &places, since)
         } else {
             None
         };
         let (fence, given) = remembered.unzip();
         let given = given.into_iter().flatten().chain(std::iter::repeat_with(|| None));
-        let places: Vec<(Option<Tag>, Option<Prepared>)> = tags.into_iter().zip(given).collect();
-        let reached: Vec<Tag> =
-            places.iter().filter(|(_, given)| given.is_none()).filter_map(|(tag, _)| *tag).collect();
+        let asked: Vec<(Option<Tag>, Option<Prepared>)> = places.into_iter().zip(given).collect();
+        let missed = ids.iter().zip(&asked).filter(|(_, (place, given))| place.is_some() && given.is_none());
+        let reached: Vec<&SubjectId> = missed.map(|(id, _)| id).collect();
         let mut decided = Decided { each: Vec::with_capacity(ids.len()), fence, token: None };
         let subjects = if reached.is_empty() {
             Vec::new()
@@ -251,13 +254,14 @@ impl Inner {
             decided.token = read.more.first().cloned();
         }
         let mut subjects = subjects.into_iter();
-        for place in places {
-            decided.each.push(match place {
+        for asked in asked {
+            decided.each.push(match asked {
                 (_, Some(given)) => Ok(given),
                 (None, None) => Err(Denied::Subject.into()),
-                (Some(tag), None) => match subjects.next() {
+                (Some(place), None) => match subjects.next() {
                     Some(Ok(subject)) => {
-                        self.prepare(verified, P::NUMBER, built_in, &subject, tag, since).await
+                        self.remembered.named(place, subject.tag);
+                        self.prepare(verified, P::NUMBER, built_in, &subject, since).await
                     }
                     Some(Err(why)) => Err(why),
                     None => Err(Malformed::Length.into()),
@@ -280,9 +284,9 @@ impl Inner {
         purpose: u16,
         built_in: Option<BuiltIn>,
         subject: &Subject,
-        tag: Tag,
         since: Now,
     ) -> Result<Prepared> {
+        let tag = subject.tag;
         let meta = subject.meta.as_ref().ok_or(Error::NotEnrolled)?;
         // Before the keys are chosen: a notice that is raised meanwhile ends the grant.
         let notice = self.journal.with(|state| state.notice(purpose));

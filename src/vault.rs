@@ -1,22 +1,21 @@
 //! The vault: store, keeper and witness opened together, with everything that a process keeps in memory.
 
 use std::any::TypeId;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::actor::{Actor, Ground, SubjectId};
+use crate::actor::{Actor, Ground};
 use crate::calendar::{AHEAD, Calendar};
 use crate::clock::{Clock, Day};
-use crate::crypto::Prf;
 use crate::crypto::aead::Suite;
 use crate::error::{Error, Halted, Misuse, Result};
 use crate::grant::Now;
 use crate::journal::{Event, FENCE, Journal};
 use crate::keeper::{Roots, VaultId};
-use crate::key::{Index, Lookup, Secret, Tag};
+use crate::key::{Index, Secret, Tag};
 use crate::log::{Action, Entry, Outcome};
 use crate::purpose::{Basis, PurposeId};
 use crate::remembered::Remembered;
@@ -35,7 +34,7 @@ mod subject;
 pub use audit::LogReport;
 pub use open::Options;
 pub use settings::{RestoreWindow, Settings};
-pub(crate) use subject::Subject;
+pub(crate) use subject::{Other, Subject};
 
 /// How many causes are kept until the next entry of the log takes them.
 const MAX_CAUSES: usize = 64;
@@ -62,9 +61,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) registry: RwLock<Registry>,
-    pub(crate) lookup: Secret<Lookup>,
-    /// The same, expanded: every call that names a subject needs it.
-    tags: Prf,
+    /// Where subjects were found that lie at another place than their tag.
+    pub(crate) moved: Mutex<HashMap<Tag, Tag>>,
     pub(crate) index: Secret<Index>,
     /// The keys that can be changed, as this process knows them.
     pub(crate) ring: RwLock<Arc<Ring>>,
@@ -105,10 +103,6 @@ impl Inner {
 
     pub(crate) fn today(&self) -> Day {
         self.now().day()
-    }
-
-    pub(crate) fn tag(&self, id: &SubjectId) -> Tag {
-        Secret::<Lookup>::tag_by(&self.tags, id.bytes())
     }
 
     /// The name of this vault's notes.

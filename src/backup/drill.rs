@@ -270,7 +270,7 @@ impl Vault {
         let today = self.0.today();
         let mut all = Vec::with_capacity(subjects.len());
         for id in subjects {
-            let subject = self.0.read_subject(&self.0.tag(id), &[]).await?;
+            let subject = self.0.read_subject(id, &[]).await?;
             let entry = self.0.tree.entry(&subject.found)?.unwrap_or_default();
             let keys = entry.keys.iter().map(|((generation, purpose), key)| KeyMark {
                 generation: *generation,
@@ -285,7 +285,7 @@ impl Vault {
 
     async fn somebody(&self, sample: &[SubjectId]) -> Result<SubjectId> {
         for id in sample {
-            let subject = self.0.read_subject(&self.0.tag(id), &[]).await?;
+            let subject = self.0.read_subject(id, &[]).await?;
             let entry = self.0.tree.entry(&subject.found)?.unwrap_or_default();
             if can_be_forgotten(&entry) {
                 return Ok(id.clone());

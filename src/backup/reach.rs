@@ -125,8 +125,7 @@ impl Vault {
     /// [`Error::NotEnrolled`]; what store and keeper say; where the log cannot be written.
     pub async fn who_can_read(&self, id: &SubjectId, actor: &Actor, ground: &Ground) -> Result<WhoCanRead> {
         let inner = &self.0;
-        let tag = inner.tag(id);
-        let subject = inner.read_subject(&tag, &[]).await?;
+        let subject = inner.read_subject(id, &[]).await?;
         inner.log(inner.about_subject(&subject, inner.entry_by(Action::WhoCanRead, actor, ground)?)?).await?;
         let entry = inner.tree.entry(&subject.found)?.ok_or(Error::NotEnrolled)?;
         let now: BTreeSet<u16> = entry.keys.keys().map(|(_, purpose)| *purpose).collect();
@@ -138,7 +137,7 @@ impl Vault {
         // Clocks may be wrong by so much.
         let since =
             since.saturating_sub(i64::from(inner.settings.clock_jump_days).saturating_mul(86_400_000));
-        let past = inner.past_of(&tag).await?;
+        let past = inner.past_of(&subject.tag).await?;
         let copies = inner.copies().await?;
         let epoch = subject.found.path.root.epoch;
         let today = epoch;

@@ -30,8 +30,8 @@ pub(crate) trait Item {
 
     fn name(&self) -> Self::Name;
 
-    /// Whose it is: what has one name has one subject.
-    fn tag(&self) -> Tag;
+    /// Where its subject lies, or is to lie: what has one name has one subject.
+    fn place(&self) -> Tag;
 
     /// Its bytes, as far as they are many.
     fn bytes(&self) -> usize {
@@ -65,7 +65,7 @@ pub(crate) async fn in_parts<W: Work>(count: usize, work: &W) -> Vec<Result<()>>
         let taken = take(count, work, &mut results);
         let bytes = taken.iter().fold(0_usize, |sum, (_, item)| sum.saturating_add(item.bytes()));
         let few = taken.len() <= CHUNK && bytes <= CHUNK_BYTES;
-        let (one, two) = taken.into_iter().partition(|(_, item)| few || item.tag() < MIDDLE);
+        let (one, two) = taken.into_iter().partition(|(_, item)| few || item.place() < MIDDLE);
         let (mut one, mut two) = (Parts::of(one), Parts::of(two));
         both(one.through(work), two.through(work)).await;
         for (place, result) in one.results().chain(two.results()) {
@@ -211,7 +211,7 @@ mod tests {
             self.0
         }
 
-        fn tag(&self) -> Tag {
+        fn place(&self) -> Tag {
             let mut tag = [0; 16];
             tag[..2].copy_from_slice(&self.0.to_be_bytes());
             tag

@@ -72,19 +72,21 @@ impl Vault {
 /// Who shall be enrolled.
 #[derive(Debug)]
 struct Newcomer {
-    tag: Tag,
+    id: SubjectId,
+    /// Where it is to lie.
+    place: Tag,
     consents: Vec<Consent>,
 }
 
 impl Item for Newcomer {
-    type Name = Tag;
+    type Name = SubjectId;
 
-    fn name(&self) -> Tag {
-        self.tag
+    fn name(&self) -> SubjectId {
+        self.id.clone()
     }
 
-    fn tag(&self) -> Tag {
-        self.tag
+    fn place(&self) -> Tag {
+        self.place
     }
 }
 
@@ -106,24 +108,26 @@ impl<C: AsRef<[Consent]> + Sync> Work for Enrolling<'_, C> {
     }
 
     async fn part(&self, part: &[Newcomer]) -> Result<Option<Vec<Result<Changed<()>>>>> {
-        let tags: Vec<Tag> = part.iter().map(|person| person.tag).collect();
-        let edit = |place: usize, _: &Subject, entry: Option<Entry>| {
+        let ids: Vec<&SubjectId> = part.iter().map(|person| &person.id).collect();
+        let edit = |place: usize, subject: &Subject, entry: Option<Entry>| {
             let person = part.get(place).ok_or(Malformed::Length)?;
-            self.inner.enrolling(&person.tag, entry, &person.consents, self.actor, self.ground, false)
+            self.inner.enrolling(&subject.tag, entry, &person.consents, self.actor, self.ground, false)
         };
-        self.inner.try_change(&tags, &[], edit).await
+        self.inner.try_change(&ids, &[], edit).await
     }
 }
 
 impl Inner {
     fn newcomer(&self, id: &SubjectId, consents: impl IntoIterator<Item = Consent>) -> Result<Newcomer> {
-        Ok(Newcomer { tag: self.tag(id), consents: self.checked(consents)? })
+        let place = self.ring().places(id)?.newest;
+        Ok(Newcomer { id: id.clone(), place, consents: self.checked(consents)? })
     }
 
     async fn enroll_one(&self, person: &Newcomer, actor: &Actor, ground: &Ground, again: bool) -> Result<()> {
-        let Newcomer { tag, consents } = person;
-        let enrolling = |_: &Subject, entry| self.enrolling(tag, entry, consents, actor, ground, again);
-        self.change(tag, &[], enrolling).await?;
+        let Newcomer { id, consents, .. } = person;
+        let enrolling =
+            |subject: &Subject, entry| self.enrolling(&subject.tag, entry, consents, actor, ground, again);
+        self.change(id, &[], enrolling).await?;
         Ok(())
     }
 

@@ -118,6 +118,8 @@ numbered! {
         ReplaceRoot = 42 "replace-root",
         /// It was checked that all keys open under the root.
         Coverage = 43 "coverage",
+        /// Subjects were moved to where the lookup key of now puts them.
+        MoveSubjects = 44 "move-subjects",
         /// A backup was begun, or finished.
         Backup = 60 "backup",
         /// A backup was verified.

@@ -14,7 +14,7 @@ use crate::log::{self, Action, Count};
 use crate::record::Record;
 use crate::row::{Plain, Row, wrap};
 use crate::sealed::Sealed;
-use crate::store::{Batch, Committed, Expect, Key, Versioned};
+use crate::store::{Batch, Committed, Expect, Versioned};
 use crate::tree::{ATTEMPTS, Draft};
 use crate::vault::{Inner, Subject, Vault};
 use crate::wire::Put as _;
@@ -85,8 +85,11 @@ impl Vault {
 /// A row to write.
 #[derive(Debug)]
 struct Write<'a> {
-    tag: Tag,
-    name: Key,
+    id: &'a SubjectId,
+    /// Where the subject lies, or is to lie.
+    place: Tag,
+    /// The same for two of one record.
+    which: [u8; 16],
     /// What the row says of itself: the record's label, behind its length, then its id.
     label: Zeroizing<Vec<u8>>,
     /// `None` deletes.
@@ -94,14 +97,14 @@ struct Write<'a> {
 }
 
 impl Item for Write<'_> {
-    type Name = Key;
+    type Name = [u8; 16];
 
-    fn name(&self) -> Key {
-        self.name.clone()
+    fn name(&self) -> [u8; 16] {
+        self.which
     }
 
-    fn tag(&self) -> Tag {
-        self.tag
+    fn place(&self) -> Tag {
+        self.place
     }
 
     fn bytes(&self) -> usize {
@@ -146,23 +149,24 @@ impl Inner {
     fn writing<'a, R: Record>(
         &self,
         keys: &Keys,
-        id: &SubjectId,
+        id: &'a SubjectId,
         key: impl RecordKey<R>,
         sealed: Option<&'a Sealed<R>>,
     ) -> Result<Write<'a>> {
-        let tag = self.tag(id);
-        let (name, label) = key.with_bytes(|record_id| {
+        let label = key.with_bytes(|record_id| {
             let record_id = record_id.ok_or(Misuse::Identifier)?;
             let mut label = Zeroizing::new(Vec::new());
             label.put_bytes(R::RECORD.as_bytes());
             label.put(record_id);
-            Ok::<_, Error>((keys.name(&tag, R::RECORD, record_id), label))
+            Ok::<_, Error>(label)
         })?;
         let sealed = sealed.map(Sealed::as_bytes);
         if sealed.is_some_and(|sealed| sealed.len() > MAX_SEALED) {
             return Err(Misuse::TooLarge.into());
         }
-        Ok(Write { tag, name, label, sealed })
+        let length = crate::wire::length(id.bytes()).to_be_bytes();
+        let which = keys.sums.tag(&[b"item", &length, id.bytes(), &label]);
+        Ok(Write { id, place: self.ring().places(id)?.newest, which, label, sealed })
     }
 
     /// Writes or deletes one row. True where there was one before.
@@ -222,48 +226,57 @@ impl Inner {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Assembled<Vec<Result<bool>>>> {
-        let mut tags: Vec<Tag> = writes.iter().map(|write| write.tag).collect();
-        tags.sort_unstable();
-        tags.dedup();
-        let mut names: Vec<Key> = writes.iter().map(|write| write.name.clone()).collect();
-        names.extend(tags.iter().map(head_name));
-        let subjects = self.read_subjects(&tags, &names).await?;
+        let mut ids: Vec<&SubjectId> = writes.iter().map(|write| write.id).collect();
+        ids.sort_unstable_by_key(|id| id.bytes());
+        ids.dedup();
+        let whose: HashMap<&SubjectId, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+        let name = |tags: &[Tag], write: &Write<'_>| {
+            let tag = whose.get(write.id).and_then(|at| tags.get(*at)).ok_or(Malformed::Length)?;
+            keys.name_of(tag, &write.label)
+        };
+        let names = |tags: &[Tag]| {
+            let rows = writes.iter().map(|write| name(tags, write));
+            rows.chain(tags.iter().map(|tag| Ok(head_name(tag)))).collect()
+        };
+        let (tags, subjects) = self.read_with_rows(&ids, names).await?;
         // After reading, which takes in what other processes have frozen or let go on.
         self.refuse_if_frozen()?;
         let Some((fence, more)) =
             subjects.iter().flatten().next().map(|read| (read.fence.clone(), read.more.clone()))
         else {
             let why = |subject: Result<Subject>| subject.err().unwrap_or(Error::Busy);
-            let why: HashMap<Tag, Error> = tags.into_iter().zip(subjects.into_iter().map(why)).collect();
-            let refused = |write: &Write<'_>| Err(why.get(&write.tag).copied().unwrap_or(Error::Busy));
+            let why: HashMap<&SubjectId, Error> =
+                ids.into_iter().zip(subjects.into_iter().map(why)).collect();
+            let refused = |write: &Write<'_>| Err(why.get(write.id).copied().unwrap_or(Error::Busy));
             let (batch, logs, lines) = (Batch::new()?, Vec::new(), Vec::new());
             return Ok(Assembled { batch, logs, lines, out: writes.iter().map(refused).collect() });
         };
         let (rows, head_rows) = more.split_at_checked(writes.len()).ok_or(Malformed::Length)?;
-        let mut owners: HashMap<Tag, Result<Owner>> = HashMap::with_capacity(tags.len());
-        for ((subject, tag), head_row) in subjects.into_iter().zip(&tags).zip(head_rows) {
+        let mut owners: HashMap<&SubjectId, Result<Owner>> = HashMap::with_capacity(ids.len());
+        for (((subject, id), tag), head_row) in subjects.into_iter().zip(&ids).zip(&tags).zip(head_rows) {
             let owner = subject.and_then(|subject| {
                 let log = self.about_subject(&subject, self.entry_by(action, actor, ground)?)?;
                 let head = keys.head(self, tag, head_row.as_ref())?;
-                let open = self.may_store(tag, &subject);
+                let open = self.may_store(&subject);
                 Ok(Owner { head, head_row: head_row.clone(), open, log, written: false })
             });
-            owners.insert(*tag, owner);
+            owners.insert(*id, owner);
         }
         let mut draft = Draft::new()?;
         // A forget bumps the fence: nothing is stored after it.
         draft.expect(FENCE, Expect::unchanged(fence.as_ref()));
         let mut done = Vec::with_capacity(writes.len());
         for (write, row) in writes.iter().zip(rows) {
-            done.push(match owners.get_mut(&write.tag) {
-                Some(Ok(owner)) => self.write_row(keys, owner, write, row.as_ref(), &mut draft),
+            done.push(match owners.get_mut(write.id) {
+                Some(Ok(owner)) => name(&tags, write)
+                    .and_then(|name| self.write_row(keys, owner, write, &name, row.as_ref(), &mut draft)),
                 Some(Err(why)) => Err(*why),
                 None => Err(Malformed::Length.into()),
             });
         }
         let mut logs = Vec::new();
-        for tag in &tags {
-            let Some(Ok(owner)) = owners.remove(tag) else { continue };
+        for (id, tag) in ids.iter().zip(&tags) {
+            let Some(Ok(owner)) = owners.remove(id) else { continue };
             if owner.written {
                 let (name, head) = (head_name(tag), owner.head);
                 let plain = Plain::whole(0, &head.encode());
@@ -281,10 +294,10 @@ impl Inner {
     }
 
     /// Whether a record of a subject may be stored: what wraps it, and the number of the enrolment.
-    fn may_store(&self, tag: &Tag, subject: &Subject) -> Result<(Parent, u64)> {
+    fn may_store(&self, subject: &Subject) -> Result<(Parent, u64)> {
         let newest =
             subject.meta.as_ref().and_then(|meta| meta.generations.last()).ok_or(Error::NotEnrolled)?;
-        if newest.forgotten.is_some() || self.fenced(tag) {
+        if newest.forgotten.is_some() || self.fenced(&subject.tag) {
             return Err(Erased::Forgotten.into());
         }
         let generation = u64::from(newest.number);
@@ -296,27 +309,28 @@ impl Inner {
         keys: &Keys,
         owner: &mut Owner,
         write: &Write<'_>,
+        name: &[u8],
         row: Option<&Versioned>,
         draft: &mut Draft,
     ) -> Result<bool> {
         let mut head = owner.head;
         if let Some(row) = row {
-            head.take(keys, &write.name, place_of(&Row::parse(&row.value)?));
+            head.take(keys, name, place_of(&Row::parse(&row.value)?));
         }
         let value = match write.sealed {
             Some(sealed) => {
                 let (parent, generation) = owner.open.as_ref().map_err(|why| *why)?;
                 head.last = head.last.saturating_add(1);
-                head.add(keys, &write.name, (head.last, *generation));
+                head.add(keys, name, (head.last, *generation));
                 let parts = vec![(NAME, write.label.clone()), (SEALED, Zeroizing::new(sealed.to_vec()))];
                 let plain = Plain { generation: *generation, parts };
-                Some(wrap(parent, &self.id, &write.name, head.last, &plain)?)
+                Some(wrap(parent, &self.id, name, head.last, &plain)?)
             }
             None => None,
         };
         (owner.head, owner.written) = (head, true);
-        draft.expect(&write.name, Expect::unchanged(row));
-        draft.write(&write.name, value);
+        draft.expect(name, Expect::unchanged(row));
+        draft.write(name, value);
         Ok(row.is_some())
     }
 }

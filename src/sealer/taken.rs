@@ -79,26 +79,26 @@ impl Inner {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Vec<Result<Sealer<R>>>> {
-        let tags: Vec<Tag> = ids.iter().map(|id| self.tag(id)).collect();
+        let ids: Vec<&SubjectId> = ids.iter().collect();
         for _ in 0..ATTEMPTS {
             let since = self.now();
-            let subjects = self.read_subjects(&tags, &[]).await?;
+            let subjects = self.read_subjects(&ids, &[]).await?;
             self.refuse_if_frozen()?;
             let fence = subjects.iter().flatten().next().map(|read| Expect::unchanged(read.fence.as_ref()));
             let (mut sealers, mut logs) = (Vec::with_capacity(ids.len()), Vec::new());
-            let mut lacking: Vec<Tag> = Vec::new();
-            for (subject, tag) in subjects.into_iter().zip(&tags) {
-                match subject.and_then(|subject| self.prepare_sealer(&subject, tag, since, actor, ground)) {
+            let mut lacking: Vec<&SubjectId> = Vec::new();
+            for (subject, id) in subjects.into_iter().zip(&ids) {
+                match subject.and_then(|subject| self.prepare_sealer(&subject, since, actor, ground)) {
                     Ok(Some((sealer, log))) => {
                         logs.push(log);
                         sealers.push(Ok(sealer));
                     }
-                    Ok(None) => lacking.push(*tag),
+                    Ok(None) => lacking.push(id),
                     Err(why) => sealers.push(Err(why)),
                 }
             }
             if !lacking.is_empty() {
-                lacking.sort_unstable();
+                lacking.sort_unstable_by_key(|id| id.bytes());
                 lacking.dedup();
                 // Where it lost a race, the next round finds what is lacking still.
                 self.add_keys(&lacking, actor, ground).await?;
@@ -120,21 +120,20 @@ impl Inner {
     fn prepare_sealer<R: Record>(
         self: &Arc<Self>,
         subject: &Subject,
-        tag: &Tag,
         since: Now,
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Option<(Sealer<R>, log::Entry)>> {
         let entry = self.tree.entry(&subject.found)?.ok_or(Error::NotEnrolled)?;
         let newest = entry.newest().ok_or(Error::NotEnrolled)?;
-        if newest.forgotten.is_some() || self.fenced(tag) {
+        if newest.forgotten.is_some() || self.fenced(&subject.tag) {
             return Err(Erased::Forgotten.into());
         }
         if !self.lacking(&entry).is_empty() {
             return Ok(None);
         }
         // Before the log is written: what is raised or fenced meanwhile ends the sealer.
-        let sealer = self.sealer_of(tag, &entry, since)?;
+        let sealer = self.sealer_of(&subject.tag, &entry, since)?;
         Ok(Some((sealer, self.about(self.entry_by(Action::Sealer, actor, ground)?, &entry))))
     }
 
@@ -195,7 +194,7 @@ impl Inner {
     }
 
     /// Makes the keys that are lacking, if it loses no race.
-    async fn add_keys(&self, tags: &[Tag], actor: &Actor, ground: &Ground) -> Result<()> {
+    async fn add_keys(&self, ids: &[&SubjectId], actor: &Actor, ground: &Ground) -> Result<()> {
         let edit = |_: usize, _: &Subject, entry: Option<Entry>| {
             let mut entry = entry.ok_or(Error::NotEnrolled)?;
             let log = self.about(self.entry_by(Action::Sealer, actor, ground)?, &entry);
@@ -208,7 +207,7 @@ impl Inner {
             Ok(Change::new(entry, log, ()))
         };
         // What is refused here is refused again when it is read again.
-        self.try_change(tags, &[], edit).await?;
+        self.try_change(ids, &[], edit).await?;
         Ok(())
     }
 }

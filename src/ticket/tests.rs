@@ -156,7 +156,7 @@ fn a_process_that_has_a_ticket_alone_holds_no_key_beyond_it() {
         add(&format!("day {day}"), inner.calendar.day(*day).unwrap().expose());
     }
     for (who, id) in [("alice", &alice), ("bob", &bob)] {
-        let subject = block_on(inner.read_subject(&inner.tag(id), &[])).unwrap();
+        let subject = block_on(inner.read_subject(id, &[])).unwrap();
         let entry = inner.tree.entry(&subject.found).unwrap().unwrap();
         entry.audit.values().for_each(|key| add(&format!("audit of {who}"), key.expose()));
         for ((_, purpose), key) in &entry.keys {
@@ -172,7 +172,7 @@ fn a_process_that_has_a_ticket_alone_holds_no_key_beyond_it() {
             }
         }
     }
-    add("lookup", inner.lookup.expose());
+    add("lookup", inner.ring().lookup_key().expose());
     add("index", inner.index.expose());
     add("signing", inner.ring().signing().expose());
     let epoch = block_on(inner.rows.get(&crate::tree::Node::Root.name())).unwrap().unwrap();

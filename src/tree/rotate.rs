@@ -26,6 +26,11 @@ pub(crate) type Beside = Vec<(Key, Option<Vec<u8>>)>;
 /// What a removal does to each child: another content, the same, or `None` for a child that goes.
 pub(crate) trait Edit {
     fn edit(&mut self, name: &[u8], child: Plain, beside: &mut Beside) -> Result<Option<Plain>>;
+
+    /// After all children, also where there is none.
+    fn rest(&mut self, beside: &mut Beside) {
+        let _ = beside;
+    }
 }
 
 impl<F: FnMut(&[u8], Plain, &mut Beside) -> Result<Option<Plain>>> Edit for F {
@@ -176,13 +181,13 @@ impl Tree {
     ) -> Result<Turn> {
         let above = node.above().ok_or(Malformed::Content)?;
         let (path, _) = self.path(node, &[]).await?;
+        let mut beside = Beside::new();
         // A node that is gone took its children with it: there is nothing to rotate.
         if let Some((row, generation, parent)) = path.at(node) {
             let children = self.rows.all(node.children(self.height)).await?;
             let key = Secret::<NodeStage>::random()?;
             let (fresh, next) = (key.parent(self.suite), generation.saturating_add(1));
             let mut left = 0_usize;
-            let mut beside = Beside::new();
             for (name, child) in &children {
                 let parsed = Row::parse(&child.value)?;
                 if parsed.parent_generation != generation {
@@ -204,12 +209,6 @@ impl Tree {
                     }
                 }
             }
-            for (name, value) in beside {
-                match value {
-                    Some(value) => batch.put(&name, value),
-                    None => batch.delete(&name),
-                };
-            }
             let name = node.name();
             batch.expect(&name, Expect::Version(row.version));
             let (above_row, above_generation, above_parent) = path.at(&above).ok_or(RolledBack::Mixed)?;
@@ -220,6 +219,13 @@ impl Tree {
                 let plain = Plain::whole(next, key.expose());
                 batch.put(&name, wrap(above_parent, &self.vault, &name, above_generation, &plain)?);
             }
+        }
+        edit.rest(&mut beside);
+        for (name, value) in beside {
+            match value {
+                Some(value) => batch.put(&name, value),
+                None => batch.delete(&name),
+            };
         }
         Ok(self.rows.commit(batch).await?.into())
     }

@@ -22,7 +22,7 @@ impl Inner {
         self: &Arc<Self>,
         verified: &Arc<Verified>,
         purpose: u16,
-        tags: &[Option<Tag>],
+        places: &[Option<Tag>],
         since: Now,
     ) -> Option<(Expect, Vec<Option<Prepared>>)> {
         // Before the state: one that has gone on since fails the commit.
@@ -47,7 +47,8 @@ impl Inner {
                     Some(Prepared { core: Arc::new(core), pseudonym: known.pseudonym })
                 })
             };
-            tags.iter().map(|tag| tag.as_ref().and_then(of)).collect::<Vec<_>>()
+            let of = |place: &Option<Tag>| of(&self.remembered.name_of(place.as_ref()?));
+            places.iter().map(of).collect::<Vec<_>>()
         });
         given.iter().any(Option::is_some).then_some((fence, given))
     }

@@ -13,7 +13,9 @@ use crate::crypto::{self, Prf};
 use crate::error::{Error, KeeperError, Misuse, Result, RolledBack, StoreError, Unsupported};
 use crate::journal::{Event, FENCE, Journal};
 use crate::keeper::{Keeper, RootKey, Roots, VaultId};
-use crate::key::{Index, Journal as JournalStage, Lookup, Node as NodeStage, Secret, Stage};
+#[cfg(test)]
+use crate::key::Lookup;
+use crate::key::{Index, Journal as JournalStage, Node as NodeStage, Secret, Stage};
 use crate::log::{Action, Count};
 use crate::note::VerifierKey;
 use crate::purpose::{Purpose, PurposeInfo};
@@ -199,7 +201,9 @@ impl Options {
         ground: &Ground,
     ) -> Result<Vault> {
         // Until all of it is done, nobody opens the vault otherwise: it is behind the journal, and then the journal says so.
-        let replayed = crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall()).await?;
+        let moved = opening.secrets.ring.lookup() != (0, None);
+        let replayed =
+            crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall(), moved).await?;
         opening.journal.open().await?;
         let vault = self.start(opening).await?;
         vault.0.keys_anew(&vault.0.entry_by(Action::ChangeKey, actor, ground)?).await?;
@@ -226,9 +230,9 @@ impl Options {
         batch.expect(&Node::Root.name(), Expect::Absent);
         batch.put(&Node::Root.name(), epoch.encode());
         let under = Under::new(&candidate.key, config)?;
-        under.fresh::<Lookup>(under_root::LOOKUP, &mut batch)?;
         under.fresh::<Index>(under_root::INDEX, &mut batch)?;
         let ring = Ring::fresh(self.settings.suite, self.clock.wall())?;
+        under.put(under_root::LOOKUP, &ring.encode_lookup(), &mut batch)?;
         under.put(under_root::RING, &ring.encode(), &mut batch)?;
         let key = under.fresh::<JournalStage>(under_root::JOURNAL, &mut batch)?;
         under.put(under_root::SETTINGS, &self.settings.encode(), &mut batch)?;
@@ -251,7 +255,7 @@ impl Options {
         let Opening { config, rows, roots, tree, journal, secrets } = opening;
         tree.settle_keeper(&journal).await?;
         let registry = self.register(&tree, &journal).await?;
-        let Secrets { settings, lookup, index, ring } = secrets;
+        let Secrets { settings, index, ring } = secrets;
         let (entries, age) = self.remembered;
         let remembered = Arc::new(Remembered::new(entries, age));
         journal.wipes(&remembered);
@@ -276,8 +280,7 @@ impl Options {
             clock: self.clock,
             settings,
             registry: RwLock::new(registry),
-            tags: lookup.prf(),
-            lookup,
+            moved: Mutex::default(),
             index,
             ring: RwLock::new(Arc::new(ring)),
             maintenance: async_lock::Mutex::new(()),
@@ -339,7 +342,6 @@ pub(crate) struct Opening {
 /// What lies directly under the root and does not change.
 struct Secrets {
     settings: Settings,
-    lookup: Secret<Lookup>,
     index: Secret<Index>,
     ring: Ring,
 }
@@ -354,7 +356,7 @@ impl Opening {
 
     #[cfg(test)]
     pub(crate) fn lookup(&self) -> &Secret<Lookup> {
-        &self.secrets.lookup
+        self.secrets.ring.lookup_key()
     }
 
     /// The keys that verify notes of this vault.
@@ -385,9 +387,8 @@ impl Opening {
         let journal = Secret::<JournalStage>::from_slice(journal).ok_or(RolledBack::Mixed)?;
         let secrets = Secrets {
             settings: Settings::decode(settings)?,
-            lookup: Secret::from_slice(lookup).ok_or(RolledBack::Mixed)?,
             index: Secret::from_slice(index).ok_or(RolledBack::Mixed)?,
-            ring: Ring::decode(ring)?,
+            ring: Ring::decode(ring, lookup)?,
         };
         let journal = Journal::new(config.id, Prf::new(journal.expose()), rows.clone(), memory);
         Ok(Opening { config, rows, roots, tree, journal, secrets })

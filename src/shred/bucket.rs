@@ -1,0 +1,129 @@
+//! Removing what is due from the entries of a bucket, and what has to be rotated before.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::{Due, gone_name};
+use crate::certificate::Pending;
+use crate::change::due_name;
+use crate::clock::Day;
+use crate::entry::Entry;
+use crate::error::{Error, Malformed, Result};
+use crate::key::Tag;
+use crate::row::Plain;
+use crate::tree::Node;
+use crate::tree::batch::{BatchId, Removals};
+use crate::tree::node::tag_of;
+use crate::tree::rotate::{Beside, Edit};
+use crate::vault::Inner;
+
+impl Inner {
+    /// Rotates the buckets in which subjects lay before they moved, of those that have something to destroy: an older copy
+    /// of their entries opens under those until then. Gives the places that are dealt with.
+    pub(super) async fn rotate_left(&self, places: &[Tag]) -> Result<HashSet<Tag>> {
+        let (mut dealt, mut buckets) = (HashSet::new(), BTreeSet::new());
+        if self.ring().lookup() == (0, None) {
+            // Nobody has ever moved.
+            return Ok(dealt);
+        }
+        for places in places.chunks(1000) {
+            for found in self.tree.find_many(places, &[]).await?.0 {
+                let Some(meta) = self.tree.meta(&found?)? else { continue };
+                for (place, open) in meta.left {
+                    dealt.insert(place);
+                    // Also where it is missing, or was rotated since by somebody whose batch may be void: what lies
+                    // above is rotated, and looked at.
+                    if open {
+                        buckets.insert(Node::bucket(&place, self.tree.height));
+                    }
+                }
+            }
+        }
+        if buckets.is_empty() {
+            return Ok(dealt);
+        }
+        let mut removals = self.tree.begin(&self.journal, buckets.into_iter().collect()).await?;
+        while removals.next().is_some() {
+            // What lies there was put back: its subject lies elsewhere.
+            let mut edit = |name: &[u8], child: Plain, _: &mut Beside| {
+                let place = tag_of(name).ok_or(Malformed::Content)?;
+                Ok((!dealt.contains(&place)).then_some(child))
+            };
+            self.tree.remove(&self.journal, &mut removals, &[], &mut edit).await?;
+        }
+        self.tree.removed(&self.journal, &removals).await?;
+        self.tree.finish_rotations(&self.journal, || self.clock.wall()).await?;
+        self.left(&removals.id).await?.ok_or(Error::Busy)?;
+        Ok(dealt)
+    }
+
+    /// Removes what is due from the entries of the next bucket and rotates it. All its entries are looked at: a row that
+    /// said that something is due may have been taken away. Gives in how many places something was due.
+    ///
+    /// One that lay elsewhere before is left for the next shred, unless its `left` places are dealt with.
+    pub(super) async fn shred_bucket(
+        &self,
+        removals: &mut Removals,
+        due: &Due,
+        left: &HashSet<Tag>,
+        today: Day,
+    ) -> Result<usize> {
+        let (batch, removal) = (removals.id, removals.made);
+        let mut shredding = Shredding { inner: self, due, left, today, batch, removal, seen: HashSet::new() };
+        self.tree.remove(&self.journal, removals, &[], &mut shredding).await?;
+        Ok(due.keys().filter(|place| shredding.seen.contains(*place)).count())
+    }
+}
+
+/// What a shred does to the entries of a bucket.
+struct Shredding<'a> {
+    inner: &'a Inner,
+    due: &'a Due,
+    left: &'a HashSet<Tag>,
+    today: Day,
+    batch: BatchId,
+    removal: u32,
+    seen: HashSet<Tag>,
+}
+
+impl Edit for Shredding<'_> {
+    fn edit(&mut self, name: &[u8], child: Plain, beside: &mut Beside) -> Result<Option<Plain>> {
+        let place = tag_of(name).ok_or(Malformed::Content)?;
+        let mut entry = Entry::from_plain(child)?;
+        let found = entry.next_due().filter(|day| *day <= self.today).map(|day| due_name(day, &place));
+        let rows = self.due.get(&place);
+        let dealt = entry.meta.left.iter().all(|(left, _)| self.left.contains(left));
+        if rows.is_none() && found.is_none() {
+            return Ok(Some(entry.to_plain()));
+        }
+        self.seen.insert(place);
+        if !dealt {
+            beside.extend(found.map(|row| (row, Some(Vec::new()))));
+            return Ok(Some(entry.to_plain()));
+        }
+        // Their buckets are not looked at again.
+        entry.meta.left.iter_mut().for_each(|(_, open)| *open = false);
+        beside.extend(found.map(|row| (row, None)));
+        for shredded in entry.shred(self.today) {
+            // A forget that was replayed on a restored store has no reference: nobody waits for its certificate.
+            if shredded.forgotten.reference != [0; 16] {
+                let label = |purpose| self.inner.label(purpose);
+                let pending = Pending::of(&shredded, self.batch, self.removal, label);
+                beside.push((pending.name(), Some(pending.wrap(self.inner)?)));
+            }
+        }
+        beside.extend(rows.into_iter().flatten().map(|row| (row.clone(), None)));
+        beside.extend(entry.next_due().map(|day| (due_name(day, &place), Some(Vec::new()))));
+        if entry.keys.is_empty() && entry.hold.is_none() {
+            let tag = entry.meta.tag(&place);
+            beside.push((gone_name(&tag), Some(Vec::new())));
+            self.inner.lies_at(tag, place);
+        }
+        Ok(Some(entry.to_plain()))
+    }
+
+    /// Its subject has moved since, and what is due there has a row of its own.
+    fn rest(&mut self, beside: &mut Beside) {
+        let moved = self.due.iter().filter(|(place, _)| !self.seen.contains(*place));
+        beside.extend(moved.flat_map(|(_, rows)| rows).map(|row| (row.clone(), None)));
+    }
+}
