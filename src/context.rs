@@ -51,8 +51,8 @@ impl Context<'_> {
     /// How many bytes it takes.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        let parts = self.record.len().saturating_add(self.record_id.len());
-        parts.saturating_add(12 + label::CONTEXT.len() + 16 + 16 + 1)
+        const REST: usize = 12 + label::CONTEXT.len() + 16 + 16 + 1;
+        self.record.len().saturating_add(self.record_id.len()).saturating_add(REST)
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) struct Ring {
     /// Public keys.
     former: Vec<Keyed<[u8; 32]>>,
     /// In a row of their own.
-    lookup: Vec<Keyed<(Secret<Lookup>, Prf)>>,
+    lookup: Vec<Keyed<LookupKey>>,
 }
 
 /// Where the entry of a subject lies, or may lie.
@@ -93,8 +93,10 @@ fn token_key(secret: Secret<Token>) -> (Secret<Token>, Prf) {
     (secret, prf)
 }
 
-/// Every call that names a subject makes its tag.
-fn lookup_key(secret: Secret<Lookup>) -> (Secret<Lookup>, Prf) {
+/// With what makes tags, ready: every call that names a subject needs it.
+type LookupKey = (Secret<Lookup>, Prf);
+
+fn lookup_key(secret: Secret<Lookup>) -> LookupKey {
     let prf = secret.prf();
     (secret, prf)
 }
@@ -157,7 +159,7 @@ impl Ring {
         out
     }
 
-    fn decode_lookup(bytes: &[u8]) -> Result<Vec<Keyed<(Secret<Lookup>, Prf)>>> {
+    fn decode_lookup(bytes: &[u8]) -> Result<Vec<Keyed<LookupKey>>> {
         if let Ok(first) = <&[u8; 32]>::try_from(bytes) {
             return Ok(vec![Keyed { number: 0, made_ms: 0, key: lookup_key(secret(first)?) }]);
         }

@@ -77,7 +77,7 @@ impl Aes {
 }
 
 /// XChaCha20-Poly1305, put together as section 2 of draft-irtf-cfrg-xchacha-03 says: ChaCha20-Poly1305 (RFC 8439) under the
-/// key that HChaCha20 gives for the first 16 bytes of the nonce, with four zeros and the other eight as its nonce.
+/// key that `HChaCha20` gives for the first 16 bytes of the nonce, with four zeros and the other eight as its nonce.
 pub(super) struct XChaCha(Zeroizing<[u8; 32]>);
 
 impl XChaCha {
