@@ -194,6 +194,7 @@ impl ContentKey {
 pub(crate) type Tag = [u8; 16];
 
 impl Secret<Lookup> {
+    #[cfg(test)]
     pub(crate) fn tag(&self, id: &[u8]) -> Tag {
         Self::tag_by(&self.prf(), id)
     }

@@ -121,8 +121,13 @@ struct Decided {
     each: Vec<Result<Prepared>>,
     /// How the fence row was; `None` where nobody was read or remembered.
     fence: Option<Expect>,
-    /// The token's row, where it was read.
-    token: Option<Option<Versioned>>,
+    token: TokenRow,
+}
+
+/// The row of a token, as far as it was read.
+enum TokenRow {
+    Unread,
+    Read(Option<Versioned>),
 }
 
 impl Inner {
@@ -232,7 +237,7 @@ impl Inner {
         let places: Vec<(Option<Tag>, Option<Prepared>)> = tags.into_iter().zip(given).collect();
         let reached: Vec<Tag> =
             places.iter().filter(|(_, given)| given.is_none()).filter_map(|(tag, _)| *tag).collect();
-        let mut decided = Decided { each: Vec::with_capacity(ids.len()), fence, token: None };
+        let mut decided = Decided { each: Vec::with_capacity(ids.len()), fence, token: TokenRow::Unread };
         let subjects = if reached.is_empty() {
             Vec::new()
         } else {
@@ -248,7 +253,7 @@ impl Inner {
                 return Ok(None);
             }
             decided.fence = fence;
-            decided.token = read.more.first().cloned();
+            decided.token = read.more.first().cloned().map_or(TokenRow::Unread, TokenRow::Read);
         }
         let mut subjects = subjects.into_iter();
         for place in places {

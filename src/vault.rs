@@ -63,8 +63,9 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) registry: RwLock<Registry>,
+    #[cfg(test)]
     pub(crate) lookup: Secret<Lookup>,
-    /// The same, expanded: every call that names a subject needs it.
+    /// The lookup key, expanded: every call that names a subject needs it.
     tags: Prf,
     pub(crate) index: Secret<Index>,
     /// The keys that can be changed, as this process knows them.

@@ -282,6 +282,7 @@ impl Options {
             settings,
             registry: RwLock::new(registry),
             tags: lookup.prf(),
+            #[cfg(test)]
             lookup,
             index,
             ring: RwLock::new(Arc::new(ring)),
