@@ -125,7 +125,9 @@ fn in_memory(measured: bool) {
     ));
     let lapsed = lapsed.unwrap();
     let refused = cost(times, || {
-        again.iter().for_each(|id| assert!(block_on(vault.unlock::<Shipping>(&lapsed, id)).is_err()));
+        for id in &again {
+            assert!(block_on(vault.unlock::<Shipping>(&lapsed, id)).is_err());
+        }
     });
     println!(
         "by processor time: a commit of two rows {committed:.2} µs, a refusal written to the log {refused:.2} µs, \

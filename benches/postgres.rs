@@ -224,7 +224,8 @@ async fn bench(server: &Server, people: usize, rounds: usize) {
         let ids: Vec<SubjectId> = (0..people).map(|number| id(round, number)).collect();
         let consents = || [Consent::to::<Marketing>(evidence.clone())];
         let newcomers: Vec<_> = ids.iter().map(|id| (id.clone(), consents())).collect();
-        let (results, took, asked) = recorded(&record, vault.enroll_many(&newcomers, &me, &why)).await;
+        let (results, took, asked) =
+            recorded(&record, Box::pin(vault.enroll_many(&newcomers, &me, &why))).await;
         assert!(results.iter().all(Result::is_ok));
         describe("enroll_many", &asked);
         enrolled.took(took, bare.replay(&asked).await);
@@ -242,7 +243,8 @@ async fn bench(server: &Server, people: usize, rounds: usize) {
         describe("put_many", &asked);
         put.took(took, bare.replay(&asked).await);
 
-        let (grants, took, asked) = recorded(&record, vault.unlock_many::<Shipping>(&token, &ids)).await;
+        let (grants, took, asked) =
+            recorded(&record, Box::pin(vault.unlock_many::<Shipping>(&token, &ids))).await;
         assert!(grants.unwrap().iter().all(Result::is_ok));
         describe("unlock_many", &asked);
         unlocked.took(took, bare.replay(&asked).await);

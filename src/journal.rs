@@ -275,7 +275,9 @@ impl Journal {
         drop(state);
         drop(progress);
         if let Some(remembered) = self.remembered.get() {
-            events.iter().for_each(|(_, event)| remembered.applied(event));
+            for (_, event) in &events {
+                remembered.applied(event);
+            }
         }
         Ok(())
     }

@@ -357,7 +357,7 @@ impl Remembered {
 
     fn shard(&self, tag: &Tag) -> Option<MutexGuard<'_, Shard>> {
         let [.., last] = tag;
-        self.shards.get(usize::from(*last) % self.shards.len().max(1)).map(lock)
+        self.shards.get(usize::from(*last).checked_rem(self.shards.len())?).map(lock)
     }
 
     #[cfg(test)]

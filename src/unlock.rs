@@ -121,8 +121,13 @@ struct Decided {
     each: Vec<Result<Prepared>>,
     /// How the fence row was; `None` where nobody was read or remembered.
     fence: Option<Expect>,
-    /// The token's row, where it was read.
-    token: Option<Option<Versioned>>,
+    token: TokenRow,
+}
+
+/// The row of a token, as far as it was read.
+enum TokenRow {
+    Unread,
+    Read(Option<Versioned>),
 }
 
 impl Inner {
@@ -235,7 +240,7 @@ impl Inner {
         let asked: Vec<(Option<Tag>, Option<Prepared>)> = places.into_iter().zip(given).collect();
         let missed = ids.iter().zip(&asked).filter(|(_, (place, given))| place.is_some() && given.is_none());
         let reached: Vec<&SubjectId> = missed.map(|(id, _)| id).collect();
-        let mut decided = Decided { each: Vec::with_capacity(ids.len()), fence, token: None };
+        let mut decided = Decided { each: Vec::with_capacity(ids.len()), fence, token: TokenRow::Unread };
         let subjects = if reached.is_empty() {
             Vec::new()
         } else {
@@ -251,7 +256,7 @@ impl Inner {
                 return Ok(None);
             }
             decided.fence = fence;
-            decided.token = read.more.first().cloned();
+            decided.token = read.more.first().cloned().map_or(TokenRow::Unread, TokenRow::Read);
         }
         let mut subjects = subjects.into_iter();
         for asked in asked {

@@ -15,8 +15,8 @@ use customer_vault::store::MemoryStore;
 use customer_vault::testing::{Counts, FaultStore, ManualClock, MemoryKeeper, test_ground, tester};
 use customer_vault::value::Bytes;
 use customer_vault::{
-    Consent, Day, Error, Evidence, Forget, Grant, Options, Purpose, Revoke, Scope, SubjectId, Token, Vault,
-    purposes, record,
+    Day, Error, Evidence, Forget, Grant, Options, Purpose, Revoke, Scope, SubjectId, Token, Vault, purposes,
+    record,
 };
 use pollster::block_on;
 

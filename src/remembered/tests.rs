@@ -42,7 +42,7 @@ fn meta(state: u64) -> Meta {
         forgotten: None,
         purposes: std::collections::BTreeMap::new(),
     };
-    Meta { state, generations: vec![generation(1), generation(2)], held: None }
+    Meta { state, generations: vec![generation(1), generation(2)], ..Meta::default() }
 }
 
 fn put(kept: &Remembered, state: &State, number: usize, read_at: Now) {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64};
 use std::time::Duration;
 
-use super::Prepared;
+use super::{Prepared, TokenRow};
 use crate::entry::Meta;
 use crate::grant::{Ciphers, Core, Fresh, HeldShelves, Now, UNCHECKED};
 use crate::key::Tag;
 use crate::purpose::Basis;
 use crate::remembered::{Kept, Known, Read};
-use crate::store::{Expect, Versioned};
+use crate::store::Expect;
 use crate::token::{LAST_USE_MS, Verified, token_name};
 use crate::vault::Inner;
 
@@ -54,14 +54,14 @@ impl Inner {
     }
 
     /// Notes that the token was used. Where its row was not read, it is looked at once a minute.
-    pub(super) async fn note_use(&self, verified: &Verified, row: Option<Option<Versioned>>) {
+    pub(super) async fn note_use(&self, verified: &Verified, row: TokenRow) {
         let row = match row {
-            Some(row) => row,
-            None if self.remembered.use_is_due(&verified.id, self.clock.wall(), LAST_USE_MS) => {
+            TokenRow::Read(row) => row,
+            TokenRow::Unread if self.remembered.use_is_due(&verified.id, self.clock.wall(), LAST_USE_MS) => {
                 // A convenience for `tokens()`: that it cannot be read keeps nobody from a grant.
                 self.rows.get(&token_name(&verified.id)).await.ok().flatten()
             }
-            None => return,
+            TokenRow::Unread => return,
         };
         self.used(verified, row.as_ref()).await;
     }
