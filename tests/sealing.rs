@@ -1,6 +1,16 @@
 //! Sealing into the caller's buffer, many at once, and over midnight.
 #![cfg(feature = "testing")]
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::exhaustive_structs,
+    clippy::exhaustive_enums,
+    unreachable_pub,
+    reason = "a test"
+)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

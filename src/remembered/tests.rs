@@ -1,4 +1,5 @@
 //! What is kept, for how long, and that nothing of it is left in memory.
+#![allow(clippy::arithmetic_side_effects, reason = "a test")]
 
 use std::hint::black_box;
 use std::time::Duration;
