@@ -1,6 +1,7 @@
 //! Who acts, and why. Every call that releases or changes something takes both, and both stand in the log.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{Misuse, Result};
 
@@ -49,7 +50,8 @@ impl ActorKind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Actor {
     kind: ActorKind,
-    name: Box<str>,
+    /// Shared: it is cloned with every verified token.
+    name: Arc<str>,
 }
 
 impl Actor {
@@ -105,7 +107,7 @@ impl fmt::Display for Actor {
 
 /// A code for why, such as `parcel` or `ticket:4711`. It stands in the log: no customer's data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Ground(Box<str>);
+pub struct Ground(Arc<str>);
 
 impl Ground {
     /// From a code.

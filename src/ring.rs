@@ -216,7 +216,9 @@ impl Inner {
             }
             Err(Denied::NotOurs.into())
         };
-        match verify(&self.ring()) {
+        // Under the lock that readers share, and not across a wait.
+        let known = verify(&self.ring.read().unwrap_or_else(PoisonError::into_inner));
+        match known {
             Err(Error::Denied(Denied::NotOurs)) if self.rows.shared() => {
                 self.catch_up().await?;
                 verify(&self.ring())

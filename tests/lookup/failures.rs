@@ -155,7 +155,11 @@ fn readers_and_writers_never_fail_while_everybody_moves() {
                             }
                         } else {
                             let sealer = vault.sealer::<Order>(&id("carol"), &me, &why).await.unwrap();
-                            let sealed = sealer.seal(order("Lee"), &number).unwrap();
+                            let sealed = match sealer.seal(order("Lee"), &number) {
+                                // By the same clock.
+                                Err(Error::Stale) => return,
+                                sealed => sealed.unwrap(),
+                            };
                             note("put", vault.put(&id("carol"), &number, &sealed, &me, &why).await.err());
                             let newcomer = id(&format!("n{number}"));
                             last.fetch_max(usize::try_from(number).unwrap(), Ordering::SeqCst);
