@@ -85,7 +85,7 @@ fn many_are_sealed_at_their_places_on_any_number_of_threads() {
         }
     }
     // Of many, one that is refused is refused alone.
-    let long = Note { body: Bytes::parse(&vec![1; 17 << 20]).unwrap(), touchy: Touchy(Vec::new()) };
+    let long = Note { body: Bytes::parse(b"x").unwrap(), touchy: Touchy(vec![1; 17 << 20]) };
     let mut records: Vec<(Note, u64)> = (0..99).map(|number| (a_note(number), number)).collect();
     records.insert(50, (long, 50));
     let sealed = sealer.seal_many(records);

@@ -166,6 +166,9 @@ fn found() -> usize {
     use std::io::{Read as _, Seek as _, SeekFrom};
     let mut memory = std::fs::File::open("/proc/self/mem").unwrap();
     let mut buffer = vec![0_u8; 1 << 16];
+    // What is read lies there too, and would be found again.
+    let own = u64::try_from(buffer.as_ptr().addr()).unwrap();
+    let own = own..own + (1 << 16);
     let mut count = 0;
     for line in std::fs::read_to_string("/proc/self/maps").unwrap().lines() {
         let mut words = line.split_whitespace();
@@ -176,7 +179,12 @@ fn found() -> usize {
         let (start, end) = range.split_once('-').unwrap();
         let [mut from, end] = [start, end].map(|word| u64::from_str_radix(word, 16).unwrap());
         while from < end {
-            let len = usize::try_from((end - from).min(1 << 16)).unwrap();
+            if own.contains(&from) {
+                from = own.end;
+                continue;
+            }
+            let until = if from < own.start { end.min(own.start) } else { end };
+            let len = usize::try_from((until - from).min(1 << 16)).unwrap();
             memory.seek(SeekFrom::Start(from)).unwrap();
             if memory.read_exact(&mut buffer[..len]).is_err() {
                 break;
