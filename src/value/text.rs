@@ -220,8 +220,8 @@ enum Kind {
 }
 
 fn scan(text: &str, kind: Kind, origin: Origin) -> Result<(), Invalid> {
-    // Nothing is wrong with printable ASCII.
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    // Nothing is wrong with printable ASCII. All of it is looked at, so that many bytes are at once.
+    if text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~')) {
         return Ok(());
     }
     let mut base = false; // is there something that a mark can stand on?
