@@ -195,7 +195,8 @@ fn lock(
     Ok(())
 }
 
-fn wipe_from(out: &mut Zeroizing<Vec<u8>>, start: usize) {
+/// Takes away what stands from `start` on.
+pub(crate) fn wipe_from(out: &mut Vec<u8>, start: usize) {
     if let Some(rest) = out.get_mut(start..) {
         rest.zeroize();
     }
@@ -307,19 +308,61 @@ impl<'a> Cell<'a> {
         read: impl FnOnce(&[u8]) -> Result<T>,
     ) -> Result<T> {
         let (body, tag) = self.body.split_last_chunk::<TAG>().ok_or(Error::DoesNotOpen)?;
-        with_copy(body, |buffer| {
-            with_aad(context, self.header.len(), |aad| {
-                let content = self.unlock(aad, purpose, cipher)?;
-                aad.after_context(&[self.header])?;
-                aead::open_once(self.suite, content.expose(), aad.bytes(), buffer, tag)
-            })?;
-            // A body that opens under two keys would have to decrypt to these zeros under both (ABUSE 11).
-            let (zeros, values) = buffer.split_first_chunk::<COMMITMENT>().ok_or(Error::DoesNotOpen)?;
-            if !crypto::all_zero(zeros) {
-                return Err(Error::DoesNotOpen);
+        with_copy(body, |buffer| read(self.decrypt(context, purpose, cipher, buffer, tag)?))
+    }
+
+    /// The same behind what `out` holds. The part of the values' bytes that `read` gives stays there, and nothing else of
+    /// them; on an error nothing.
+    pub(crate) fn open_behind(
+        &self,
+        context: &Context<'_>,
+        purpose: u16,
+        cipher: &Cipher,
+        out: &mut Vec<u8>,
+        read: impl FnOnce(&[u8]) -> Result<&[u8]>,
+    ) -> Result<()> {
+        let (body, tag) = self.body.split_last_chunk::<TAG>().ok_or(Error::DoesNotOpen)?;
+        let start = out.len();
+        out.extend_from_slice(body);
+        let part = out.get_mut(start..).ok_or(Error::DoesNotOpen).and_then(|buffer| {
+            let values = self.decrypt(context, purpose, cipher, buffer, tag)?;
+            let part = read(values)?;
+            let before =
+                part.as_ptr().addr().checked_sub(values.as_ptr().addr()).ok_or(Error::DoesNotOpen)?;
+            let from = start.saturating_add(COMMITMENT).saturating_add(before);
+            Ok(from..from.saturating_add(part.len()))
+        });
+        match part {
+            Ok(part) => {
+                let end = start.saturating_add(part.len());
+                out.copy_within(part, start);
+                wipe_from(out, end);
+                Ok(())
             }
-            read(values)
-        })
+            Err(why) => {
+                wipe_from(out, start);
+                Err(why)
+            }
+        }
+    }
+
+    /// Decrypts a copy of the body, and gives the values' bytes.
+    fn decrypt<'b>(
+        &self,
+        context: &Context<'_>,
+        purpose: u16,
+        cipher: &Cipher,
+        buffer: &'b mut [u8],
+        tag: &[u8; TAG],
+    ) -> Result<&'b [u8]> {
+        with_aad(context, self.header.len(), |aad| {
+            let content = self.unlock(aad, purpose, cipher)?;
+            aad.after_context(&[self.header])?;
+            aead::open_once(self.suite, content.expose(), aad.bytes(), buffer, tag)
+        })?;
+        // A body that opens under two keys would have to decrypt to these zeros under both (ABUSE 11).
+        let (zeros, values) = buffer.split_first_chunk::<COMMITMENT>().ok_or(Error::DoesNotOpen)?;
+        if crypto::all_zero(zeros) { Ok(values) } else { Err(Error::DoesNotOpen) }
     }
 }
 

@@ -231,7 +231,7 @@ impl<P: Purpose> Grant<P> {
     /// told. What comes late is dropped, and why there is nothing is not told late.
     ///
     /// It is not checked before: a process may be stopped right after that, so that nothing would be promised by it.
-    pub(crate) fn while_fresh<T>(&self, work: impl Fn(Day) -> Result<T>) -> Result<T> {
+    pub(crate) fn while_fresh<T>(&self, mut work: impl FnMut(Day) -> Result<T>) -> Result<T> {
         let mut today = match &self.source {
             Source::Vault(core) => Day(core.today.load(Ordering::Relaxed)),
             #[cfg(feature = "tickets")]

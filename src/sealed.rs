@@ -19,6 +19,7 @@ use crate::wire::Reader;
 
 #[cfg(any(feature = "postgres-types", feature = "sqlx-0_9"))]
 mod columns;
+mod into;
 
 /// The version of the format, and the first byte of every sealed value.
 pub(crate) const VERSION: u8 = 1;

@@ -13,7 +13,7 @@ mod canonical;
 mod country;
 mod email;
 mod entered;
-mod free;
+pub(crate) mod free;
 mod name;
 mod payment;
 mod phone;

@@ -49,11 +49,16 @@ record! {
     pub struct Note[u64] / SealedNotes / NoteView in note = "note" {
         pub body: Bytes = 1 "body", basic, for [Shipping: 90 days, Invoicing: 10 years];
         pub touchy: Touchy = 2 "touchy", basic, for [Shipping: 90 days];
+        pub scan: Bytes = 3 "scan", basic, for [Shipping: 90 days], padded 64;
     }
 }
 
 fn a_note(number: u64) -> Note {
-    Note { body: Bytes::parse(&number.to_be_bytes()).unwrap(), touchy: Touchy(b"calm".to_vec()) }
+    Note {
+        body: Bytes::parse(&number.to_be_bytes()).unwrap(),
+        touchy: Touchy(b"calm".to_vec()),
+        scan: Bytes::parse(&[]).unwrap(),
+    }
 }
 
 struct World {
@@ -85,7 +90,7 @@ fn many_are_sealed_at_their_places_on_any_number_of_threads() {
         }
     }
     // Of many, one that is refused is refused alone.
-    let long = Note { body: Bytes::parse(b"x").unwrap(), touchy: Touchy(vec![1; 17 << 20]) };
+    let long = Note { touchy: Touchy(vec![1; 17 << 20]), ..a_note(0) };
     let mut records: Vec<(Note, u64)> = (0..99).map(|number| (a_note(number), number)).collect();
     records.insert(50, (long, 50));
     let sealed = sealer.seal_many(records);
@@ -114,7 +119,7 @@ fn what_is_sealed_into_a_buffer_stands_behind_what_it_held() {
     }
     // Nothing is added where sealing fails, or where a value of the shop's panics in the middle.
     let held = buffer.clone();
-    let panics = Note { body: Bytes::parse(b"x").unwrap(), touchy: Touchy(b"canary, panics".to_vec()) };
+    let panics = Note { touchy: Touchy(b"canary, panics".to_vec()), ..a_note(0) };
     let panicked = catch_unwind(AssertUnwindSafe(|| sealer.seal_into(panics, &1, &mut buffer)));
     assert!(panicked.is_err());
     assert_eq!(buffer, held);
@@ -155,4 +160,39 @@ fn a_grant_that_is_held_over_the_last_day_opens_nothing_of_it() {
     assert!(sealed.open(&grant, &1).unwrap().touchy().is_ok());
     clock.advance(Duration::from_secs(20));
     assert_eq!(sealed.open(&grant, &1).unwrap().touchy().unwrap_err(), Absent::Expired);
+}
+
+#[test]
+fn bytes_are_opened_into_a_buffer_behind_what_it_held() {
+    let World { vault, id, sealer, .. } = world();
+    let ships = block_on(grant::<Shipping>(&vault, &id)).unwrap();
+    let books = block_on(grant::<Invoicing>(&vault, &id)).unwrap();
+    for len in [0, 1, 30, 31, 32, 33, 62, 63, 64, 200, 1000, 70_000, 1 << 20] {
+        let bytes: Vec<u8> = (0..len).map(|place| u8::try_from(place % 251).unwrap()).collect();
+        let value = || Bytes::parse(&bytes).unwrap();
+        let body = sealer.seal_field::<note::body>(value(), &1).unwrap();
+        let scan = sealer.seal_field::<note::scan>(value(), &1).unwrap();
+        let mut out = b"before".to_vec();
+        body.open_into(&ships, &1, &mut out).unwrap();
+        scan.open_into(&ships, &1, &mut out).unwrap();
+        body.open_into(&books, &1, &mut out).unwrap();
+        assert_eq!(out, [b"before", bytes.as_slice(), &bytes, &bytes].concat(), "{len}");
+        assert_eq!(body.open(&ships, &1).unwrap().expose(), bytes);
+
+        // Another record's id, a bit that was altered: nothing is added, and nothing of it is left behind.
+        let held = out.clone();
+        assert_eq!(body.open_into(&ships, &2, &mut out), Err(Error::DoesNotOpen));
+        let mut altered = scan.as_bytes().to_vec();
+        *altered.last_mut().unwrap() ^= 1;
+        let altered = Sealed::<note::scan>::from_bytes(altered).unwrap();
+        assert_eq!(altered.open_into(&ships, &1, &mut out), Err(Error::DoesNotOpen));
+        assert_eq!(out, held);
+    }
+    let body = sealer.seal_field::<note::body>(Bytes::parse(&[7; 99]).unwrap(), &1).unwrap();
+    let mut out = Vec::new();
+    block_on(vault.withdraw::<Shipping>(&id, &tester(), &test_ground())).unwrap();
+    assert!(body.open_into(&ships, &1, &mut out).is_err() && out.is_empty());
+    block_on(vault.forget(&id, Forget::by(&tester(), &test_ground()))).unwrap();
+    let late = body.open_into(&ships, &1, &mut out);
+    assert!(matches!(late, Err(Error::Erased(_) | Error::Stale)) && out.is_empty());
 }

@@ -22,6 +22,10 @@ pub use options::{Pkcs11Options, TokenCopies, TokenPin, TokenSlot};
 use link::{Link, Module, Trouble};
 use objects::{Listing, Name, Objects};
 
+/// How long to wait before what a token shows is looked at again.
+const LOOK_AGAIN: [Duration; 3] =
+    [Duration::from_millis(5), Duration::from_millis(20), Duration::from_millis(80)];
+
 /// Root keys under keys of a PKCS#11 token: an HSM, a smart card, SoftHSM. For every root epoch the token generates an
 /// AES-256 key object of its own, which never leaves it and wraps that one root; destroying the object destroys the epoch.
 /// Clones are the same keeper.
@@ -220,9 +224,9 @@ impl State {
         &mut self,
         mut then: impl FnMut(&Objects<'_>, Listing) -> Result<T, Trouble>,
     ) -> Result<T, KeeperError> {
-        for pause in [5, 20, 80] {
+        for pause in LOOK_AGAIN {
             match self.listing_now(&mut then) {
-                Err(KeeperError::Damaged) => std::thread::sleep(Duration::from_millis(pause)),
+                Err(KeeperError::Damaged) => std::thread::sleep(pause),
                 done => return done,
             }
         }

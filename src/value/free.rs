@@ -68,7 +68,8 @@ text_value!(SearchQuery);
 /// Bytes of any kind, at most 1 MiB: a scan, a signature. None at all is allowed.
 pub struct Bytes(Zeroizing<Vec<u8>>);
 
-const MOST_BYTES: usize = 1024 * 1024;
+/// The most bytes of a [`Bytes`].
+pub(crate) const MOST_BYTES: usize = 1024 * 1024;
 
 impl Bytes {
     /// Copies the bytes. Wiping the original is the caller's.

@@ -7,6 +7,7 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 use cryptoki::session::Session;
 use zeroize::Zeroizing;
 
+use super::LOOK_AGAIN;
 use super::link::Trouble;
 use crate::error::KeeperError;
 use crate::keeper::{RootId, RootKey, VaultId};
@@ -124,7 +125,16 @@ impl Objects<'_> {
             template.push(Attribute::Copyable(false));
         }
         let key = self.session.generate_key(&Mechanism::AesKeyGen, &template)?;
-        let made = self.fit(key, name).and_then(|()| self.wrap(key, name, root));
+        let wrapped = || self.fit(key, name).and_then(|()| self.wrap(key, name, root));
+        let mut made = wrapped();
+        // While other sessions write, a token may not show all of it yet. It is the same message that is wrapped again.
+        for pause in LOOK_AGAIN {
+            if !matches!(made, Err(Trouble::Final(KeeperError::Unfit))) {
+                break;
+            }
+            std::thread::sleep(pause);
+            made = wrapped();
+        }
         if made.is_err() {
             // Nothing is wrapped under it. Where this fails too, the vault finds a candidate that nobody has chosen.
             drop(self.session.destroy_object(key));
