@@ -7,7 +7,6 @@
 
 use std::hint::black_box;
 
-use aes_gcm::Aes256Gcm;
 use customer_vault::store::MemoryStore;
 use customer_vault::testing::{FaultStore, MemoryKeeper, test_ground, tester, verify};
 use customer_vault::{Options, SubjectId, Suite, Vault};
@@ -15,7 +14,7 @@ use pollster::block_on;
 
 #[path = "common/all.rs"]
 mod common;
-use common::bare::Bare;
+use common::bare::{Aes256Gcm, Bare};
 use common::worlds::{Held, Invoicing, NOTE_NAMES, Note2, Order, Shipping, note, note_plan, order, token};
 
 fn seal(suite: Suite, n: usize) {

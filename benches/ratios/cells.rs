@@ -3,11 +3,10 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use aes_gcm::Aes256Gcm;
 use chacha20poly1305::XChaCha20Poly1305;
 use customer_vault::Sealer;
 
-use crate::common::bare::{Bare, Plan, Primitive};
+use crate::common::bare::{Aes256Gcm, Bare, Plan, Primitive};
 use crate::common::rounds::{Beside, Rounds, beside, once, timed};
 use crate::common::table::Report;
 use crate::common::worlds::{

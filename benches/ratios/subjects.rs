@@ -9,7 +9,7 @@ use customer_vault::testing::{test_ground, tester};
 use customer_vault::{Consent, Error, Forget, Options, Sealed, SubjectId, Token, Vault};
 use pollster::block_on;
 
-use crate::common::bare::Primitive;
+use crate::common::bare::{Aes256Gcm, Primitive};
 use crate::common::disk::{BareRedb, Clocked, Folder, Rows, rows_of};
 use crate::common::rounds::{Beside, median, once};
 use crate::common::table::{Report, short, time};
@@ -171,8 +171,8 @@ fn peak_of(work: impl FnOnce()) -> (String, Duration) {
 /// older copies useless without a tree.
 fn rewrap(folder: &Folder, keys: usize) -> Duration {
     let bare = BareRedb::new(&folder.join(&format!("flat-{keys}.redb")));
-    let [old, new] = [1, 2].map(|byte| aes_gcm::Aes256Gcm::prepare(&[byte; 32]));
-    let wrap = |cipher: &aes_gcm::Aes256Gcm, name: &[u8], mut key: [u8; 32]| {
+    let [old, new] = [1, 2].map(|byte| Aes256Gcm::prepare(&[byte; 32]));
+    let wrap = |cipher: &Aes256Gcm, name: &[u8], mut key: [u8; 32]| {
         let nonce: [u8; 16] = name.try_into().unwrap();
         let tag = cipher.seal(&nonce, name, &mut key);
         [&nonce[..12], &key, &tag].concat()

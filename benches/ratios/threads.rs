@@ -4,11 +4,10 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use aes_gcm::Aes256Gcm;
 use customer_vault::Suite;
 use pollster::block_on;
 
-use crate::common::bare::Bare;
+use crate::common::bare::{Aes256Gcm, Bare};
 use crate::common::measured;
 use crate::common::rounds::{Beside, Rounds, beside};
 use crate::common::table::Report;

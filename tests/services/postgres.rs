@@ -147,7 +147,9 @@ impl Server {
         let Some(pid) = self.process.take() else { return };
         let pid = pid.to_string();
         if name == "KILL" {
-            // Its children as well: they hold the port and the shared memory.
+            // Its children as well: they hold the port and the shared memory. It is stopped first, or it would start others
+            // when they are gone.
+            drop(Command::new("kill").args(["-STOP", &pid]).status());
             drop(Command::new("pkill").args(["-KILL", "-P", &pid]).status());
         }
         drop(Command::new("kill").args([&format!("-{name}"), &pid]).status());
