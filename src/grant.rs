@@ -220,7 +220,7 @@ impl<P: Purpose> Grant<P> {
             Source::Vault(core) => {
                 let now = core.fresh.vault.now();
                 core.check(now)?;
-                Ok(now.day())
+                Ok(core.fresh.vault.day(now))
             }
             #[cfg(feature = "tickets")]
             Source::Ticket(shelves) => shelves.check(),
@@ -233,7 +233,13 @@ impl<P: Purpose> Grant<P> {
     /// It is not checked before: a process may be stopped right after that, so that nothing would be promised by it.
     pub(crate) fn while_fresh<T>(&self, mut work: impl FnMut(Day) -> Result<T>) -> Result<T> {
         let mut today = match &self.source {
-            Source::Vault(core) => Day(core.today.load(Ordering::Relaxed)),
+            Source::Vault(core) => {
+                // No clock is asked: what memory knows against it is enough to show nothing to anybody.
+                if core.fresh.vault.journal.known() != core.fresh.checked.load(Ordering::Acquire) {
+                    self.check()?;
+                }
+                Day(core.today.load(Ordering::Relaxed))
+            }
             #[cfg(feature = "tickets")]
             Source::Ticket(shelves) => shelves.check()?,
         };
@@ -286,7 +292,7 @@ impl Core {
             }
             let Some(fence) = fence else { return Ok(()) };
             match self.built_in {
-                None if !fence.permits(self.purpose, now.day()) => {
+                None if !fence.permits(self.purpose, self.fresh.vault.day(now)) => {
                     Err(if fence.forgotten.is_some() { Erased::Forgotten } else { Erased::Purpose }.into())
                 }
                 Some(BuiltIn::SubjectAccess) if fence.forgotten.is_some() => Err(Erased::Forgotten.into()),

@@ -115,7 +115,14 @@ fn apply(entry: &mut Entry, event: &Event) -> Result<()> {
                 generation.purposes.values_mut().for_each(|standing| standing.held = false);
             }
         }
-        // The evidence of the new consent is lost: the person has to be asked again.
+        // The evidence of the new consent is lost, and the former one has ended with it: the person has to be asked again.
+        Event::Consented { purpose, .. } => {
+            if let Some(newest) = entry.meta.generations.last_mut()
+                && let Some(standing) = newest.purposes.get_mut(purpose)
+            {
+                standing.consent = None;
+            }
+        }
         _ => {}
     }
     Ok(())

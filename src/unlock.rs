@@ -320,7 +320,7 @@ impl Inner {
             held,
             remade: remade(meta),
             ciphers: Ciphers::default(),
-            today: AtomicU16::new(since.day().0),
+            today: AtomicU16::new(self.day(since).0),
         };
         let prepared = Prepared { core: Arc::new(core), pseudonym };
         self.remember(&prepared, meta, subject.found.path.root.epoch);
@@ -337,9 +337,9 @@ impl Inner {
         now: Now,
     ) -> Result<BTreeMap<(u16, u16), Secret<PurposeStage>>> {
         let mut keys = BTreeMap::new();
-        if self.permits(tag, purpose, now.day()) {
+        if self.permits(tag, purpose, self.day(now)) {
             for generation in &meta.generations {
-                if self.standing(meta, generation.number, now.day()).contains(&purpose)
+                if self.standing(meta, generation.number, self.day(now)).contains(&purpose)
                     && let Some(key) = self.key(subject, generation.number, purpose)?
                 {
                     keys.insert((generation.number, purpose), key);
@@ -377,7 +377,7 @@ impl Inner {
         for purpose in self.purposes() {
             let over = newest.purposes.get(&purpose).is_some_and(|s| s.withdrawn.is_some() || s.held);
             if !over
-                && self.permits(tag, purpose, now.day())
+                && self.permits(tag, purpose, self.day(now))
                 && let Some(key) = self.key(subject, newest.number, purpose)?
             {
                 keys.insert((newest.number, purpose), key);
@@ -401,7 +401,7 @@ impl Inner {
         };
         let mut keys = BTreeMap::new();
         for generation in &meta.generations {
-            let stands = self.standing(meta, generation.number, now.day());
+            let stands = self.standing(meta, generation.number, self.day(now));
             for purpose in self.purposes() {
                 let live = stands.contains(&purpose) || generation.awaits_consent(purpose);
                 if !live && let Some(key) = self.key(subject, generation.number, purpose)? {

@@ -183,7 +183,12 @@ fn update<R: Record<Id = I>, I, P: Purpose>(
         let first = pieces.first_key_value().map_or(0, |(number, _)| *number);
         next.insert(first, Next::New { shelves: Box::new(shelves), pieces });
     }
-    build(core, record_id, next)
+    let sealed = build(core, record_id, next)?;
+    if grant.check()? != now.day() || core.check()?.day() != now.day() {
+        // What was decided was decided for a day that is over.
+        return Err(Error::Stale);
+    }
+    Ok(sealed)
 }
 
 async fn renew<R: Record<Id = I>, I, P: Purpose>(
@@ -229,7 +234,12 @@ async fn renew<R: Record<Id = I>, I, P: Purpose>(
             next.insert(*first, Next::New { shelves: Box::new(shelves), pieces });
         }
     }
-    build(core, record_id, next)
+    let sealed = build(core, record_id, next)?;
+    if grant.check()? != now.day() || core.check()?.day() != now.day() {
+        // What was decided was decided for a day that is over.
+        return Err(Error::Stale);
+    }
+    Ok(sealed)
 }
 
 /// Sealer and grant have to be of one subject, and both fresh.

@@ -101,6 +101,11 @@ impl Inner {
         self.journal.mark().map_or(wall_ms, |mark| wall_ms.max(mark.end_ms()))
     }
 
+    /// The day of a moment, never before the end of the mark of time: what is over stays over.
+    pub(crate) fn day(&self, now: Now) -> Day {
+        self.journal.mark().map_or(now.day(), |mark| now.day().max(mark.plus(1)))
+    }
+
     pub(crate) fn today(&self) -> Day {
         self.now().day()
     }

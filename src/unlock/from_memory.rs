@@ -32,7 +32,7 @@ impl Inner {
             let notice = state.notice(purpose);
             let of = |tag: &Tag| {
                 self.remembered.with(state, tag, purpose, since, |known, fence| {
-                    if fence.is_some_and(|fence| !fence.permits(purpose, since.day())) {
+                    if fence.is_some_and(|fence| !fence.permits(purpose, self.day(since))) {
                         return None;
                     }
                     let era = fence.map_or(0, |fence| fence.era);
@@ -93,7 +93,7 @@ fn remembered_core(
     token: &Arc<Verified>,
     ends: Duration,
 ) -> Option<Core> {
-    let (purpose, today) = (token.purpose, fresh.since.day());
+    let (purpose, today) = (token.purpose, fresh.vault.day(fresh.since));
     let mut core = Core {
         fresh,
         purpose,

@@ -129,7 +129,9 @@ impl Writer {
         for _ in 0..ATTEMPTS {
             let mut place = self.head.lock().await;
             let head = self.take(&mut place).await?;
-            let (commit, next) = self.hand_over(&head, batch.clone(), entries);
+            // A nonce of its own: the head of an attempt that failed must not be taken for that of this one.
+            let again = Batch { nonce: crypto::random()?, ..batch.clone() };
+            let (commit, next) = self.hand_over(&head, again, entries);
             place.head = Some(next);
             let run = place.run;
             drop(place);
