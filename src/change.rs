@@ -125,8 +125,8 @@ impl Inner {
     /// Adds the writing of an entry to a batch, and says where it lies from then on. One that lies under a former lookup
     /// key comes to lie under the one that is used, unless something of it is to be destroyed now: that is destroyed
     /// where it lies.
-    fn put_subject(&self, subject: &Subject, entry: &mut Entry, draft: &mut Draft) -> Result<Tag> {
-        let due = entry.next_due().is_some_and(|day| day <= self.trusted_today());
+    fn put_subject(&self, subject: &Subject, entry: &mut Entry, due: bool, draft: &mut Draft) -> Result<Tag> {
+        let mut leaves = None;
         let found = match &subject.other {
             Some(Other::Newest(newest)) if !due => {
                 let place = tag_of(&subject.found.name).ok_or(Malformed::Length)?;
@@ -135,7 +135,7 @@ impl Inner {
                 }
                 entry.meta.left.push((place, true));
                 entry.meta.lookup = subject.lookup.unwrap_or_default();
-                Tree::take_entry(&subject.found, draft);
+                leaves = Some(&subject.found);
                 newest
             }
             Some(Other::Newest(_)) => &subject.found,
@@ -147,14 +147,16 @@ impl Inner {
                 }
                 if let Some(Other::Former(former)) = other {
                     draft.expect(&former.name, Expect::unchanged(former.row.as_ref()));
-                    if former.row.is_some() {
-                        Tree::take_entry(former, draft);
-                    }
+                    leaves = former.row.is_some().then_some(former);
                 }
                 &subject.found
             }
         };
         self.tree.put_entry(found, entry, draft)?;
+        // After what may fail: the others of the draft are committed all the same.
+        if let Some(former) = leaves {
+            Tree::take_entry(former, draft);
+        }
         tag_of(&found.name).ok_or(Malformed::Length.into())
     }
 
@@ -171,7 +173,11 @@ impl Inner {
         for (place, subject) in self.read_subjects(ids, more).await?.into_iter().enumerate() {
             let one = || {
                 let subject = subject?;
-                let mut change = edit(place, &subject, self.tree.entry(&subject.found)?)?;
+                let entry = self.tree.entry(&subject.found)?;
+                // As it was read: what this change makes due moves, and both buckets are rotated.
+                let due =
+                    entry.as_ref().and_then(Entry::next_due).is_some_and(|day| day <= self.trusted_today());
+                let mut change = edit(place, &subject, entry)?;
                 let log = if change.events.is_empty() {
                     change.log
                 } else {
@@ -180,7 +186,7 @@ impl Inner {
                     change.log.anonymous(crypto::random()?)
                 };
                 // From here on it is in the batch.
-                let place = self.put_subject(&subject, &mut change.entry, &mut draft)?;
+                let place = self.put_subject(&subject, &mut change.entry, due, &mut draft)?;
                 if let Some(day) = change.entry.next_due() {
                     draft.put(&due_name(day, &place), Vec::new());
                 }

@@ -249,10 +249,15 @@ impl Remembered {
 
     /// Notes what names the subject of a place.
     pub(crate) fn named(&self, place: Tag, tag: Tag) {
-        if place == tag || self.room == 0 || self.name_of(&place) == tag {
+        if self.room == 0 || self.name_of(&place) == tag {
             return;
         }
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if place == tag {
+            // Whoever was there is gone, and another enrolment is named by the place.
+            names.remove(&place);
+            return;
+        }
         if names.len() >= self.room.saturating_mul(self.shards.len()) {
             names.clear();
         }

@@ -59,6 +59,7 @@ pub(crate) struct Core {
 #[derive(Debug)]
 pub(crate) struct Column {
     today: Day,
+    terms: &'static [Term],
     shelves: Option<Shelves>,
 }
 
@@ -239,7 +240,7 @@ impl<R: Record<Id = I>, I> Sealer<R, I> {
             return Err(self.core.why_nothing(plan.as_of, plan.today));
         }
         // All of it now: it must not move while it holds plaintext.
-        out.reserve_exact(total);
+        out.reserve(total);
         out.put_u8(VERSION);
         for (planned, plaintext) in plan.cells.iter().zip(lens.iter()) {
             let Some(shelves) = &planned.shelves else { continue };
@@ -365,10 +366,11 @@ impl Core {
     /// Where a field in a column of its own is sealed to today.
     fn column(&self, info: &FieldInfo, today: Day) -> Result<Arc<Column>> {
         let known = self.columns.read().unwrap_or_else(PoisonError::into_inner).get(&info.number).cloned();
-        if let Some(column) = known.filter(|column| column.today == today) {
+        if let Some(column) = known.filter(|column| column.today == today && column.terms == info.terms) {
             return Ok(column);
         }
-        let column = Arc::new(Column { today, shelves: self.shelves(info.terms, today, today)? });
+        let column =
+            Arc::new(Column { today, terms: info.terms, shelves: self.shelves(info.terms, today, today)? });
         let mut columns = self.columns.write().unwrap_or_else(PoisonError::into_inner);
         columns.insert(info.number, Arc::clone(&column));
         Ok(column)

@@ -183,12 +183,7 @@ fn update<R: Record<Id = I>, I, P: Purpose>(
         let first = pieces.first_key_value().map_or(0, |(number, _)| *number);
         next.insert(first, Next::New { shelves: Box::new(shelves), pieces });
     }
-    let sealed = build(core, record_id, next)?;
-    if grant.check()? != now.day() || core.check()?.day() != now.day() {
-        // What was decided was decided for a day that is over.
-        return Err(Error::Stale);
-    }
-    Ok(sealed)
+    given_on(core, grant, now, build(core, record_id, next)?)
 }
 
 async fn renew<R: Record<Id = I>, I, P: Purpose>(
@@ -234,12 +229,13 @@ async fn renew<R: Record<Id = I>, I, P: Purpose>(
             next.insert(*first, Next::New { shelves: Box::new(shelves), pieces });
         }
     }
-    let sealed = build(core, record_id, next)?;
-    if grant.check()? != now.day() || core.check()?.day() != now.day() {
-        // What was decided was decided for a day that is over.
-        return Err(Error::Stale);
-    }
-    Ok(sealed)
+    given_on(core, grant, now, build(core, record_id, next)?)
+}
+
+/// Gives out what was decided by `now`, where sealer and grant may still be used, on that day.
+fn given_on<P: Purpose, T>(core: &Core, grant: &Grant<P>, now: Now, sealed: T) -> Result<T> {
+    let day = |now| core.fresh.vault.day(now);
+    if grant.check()? == day(now) && day(core.check()?) == day(now) { Ok(sealed) } else { Err(Error::Stale) }
 }
 
 /// Sealer and grant have to be of one subject, and both fresh.

@@ -10,7 +10,7 @@ use crate::entry::Meta;
 use crate::error::{Error, Malformed, Result, RolledBack};
 use crate::journal::FENCE;
 use crate::key::Tag;
-use crate::ring::Places;
+use crate::ring::{Places, Ring};
 use crate::schema::Registry;
 use crate::store::{Expect, Key, Versioned};
 use crate::tree::node::{tag_of, under_root};
@@ -92,10 +92,8 @@ impl Inner {
         ids: &[&SubjectId],
         more: &[Key],
     ) -> Result<Vec<Result<Subject>>> {
-        let seek = || {
-            let ring = self.ring();
-            ids.iter().map(|id| ring.places(id).map(Seek::Places)).collect::<Result<Vec<_>>>()
-        };
+        let seek =
+            |ring: &Ring| ids.iter().map(|id| ring.places(id).map(Seek::Places)).collect::<Result<Vec<_>>>();
         self.read_all(seek, more).await
     }
 
@@ -133,7 +131,7 @@ impl Inner {
         let mut failed = None;
         for _ in 0..ATTEMPTS {
             let place = known().unwrap_or(*tag);
-            let seek = || Ok(vec![Seek::Named { tag: *tag, place }]);
+            let seek = |_: &Ring| Ok(vec![Seek::Named { tag: *tag, place }]);
             let subject = self.read_all(seek, &[]).await?.pop().ok_or(Malformed::Length)?;
             match subject {
                 Ok(subject) if subject.meta.is_some() => return Ok(subject),
@@ -175,14 +173,16 @@ impl Inner {
 
     async fn read_all(
         &self,
-        seek: impl Fn() -> Result<Vec<Seek>>,
+        seek: impl Fn(&Ring) -> Result<Vec<Seek>>,
         more: &[Key],
     ) -> Result<Vec<Result<Subject>>> {
         let mut names = vec![FENCE.to_vec()];
         names.extend_from_slice(more);
         let mut failed_at = None;
         for _ in 0..ATTEMPTS {
-            let rolled_back = match self.read_once(&seek()?, &names).await {
+            // One ring for both: another task may take over a newer one meanwhile.
+            let ring = self.ring();
+            let rolled_back = match self.read_once(&seek(&ring)?, ring.lookup(), &names).await {
                 Ok(None) => continue,
                 Ok(Some(subjects)) if !subjects.iter().any(is_mixed) => return Ok(subjects),
                 Ok(Some(subjects)) => Ok(subjects),
@@ -201,8 +201,13 @@ impl Inner {
     }
 
     /// `None` where the journal has gone on since, or the lookup key was changed.
-    async fn read_once(&self, seeks: &[Seek], names: &[Key]) -> Result<Option<Vec<Result<Subject>>>> {
-        let (asked, lookup) = (self.journal.known(), self.ring().lookup());
+    async fn read_once(
+        &self,
+        seeks: &[Seek],
+        lookup: (u16, Option<u16>),
+        names: &[Key],
+    ) -> Result<Option<Vec<Result<Subject>>>> {
+        let asked = self.journal.known();
         let places: Vec<Tag> = seeks.iter().flat_map(Seek::places).collect();
         let (found, rows) = self.tree.find_many(&places, names).await?;
         let mut rows = rows.into_iter();

@@ -43,8 +43,15 @@ impl Wiped {
 
 impl Drop for Wiped {
     fn drop(&mut self) {
-        static NOTHING: OnceLock<LessSafeKey> = OnceLock::new();
-        self.0.clone_from(NOTHING.get_or_init(|| ring_key(&AES_256_GCM, &[0; 32])));
+        // By a key of the same cipher, so that all of it is written.
+        static AES: OnceLock<LessSafeKey> = OnceLock::new();
+        static CHACHA: OnceLock<LessSafeKey> = OnceLock::new();
+        let nothing = if self.0.algorithm() == &AES_256_GCM {
+            AES.get_or_init(|| ring_key(&AES_256_GCM, &[0; 32]))
+        } else {
+            CHACHA.get_or_init(|| ring_key(&CHACHA20_POLY1305, &[0; 32]))
+        };
+        self.0.clone_from(nothing);
         // So that the compiler does not leave out a write that nobody reads.
         black_box(&mut self.0);
     }
