@@ -169,6 +169,8 @@ pub mod operating {}
 /// It never leaves the process; who has it and the store can test whether an id is in it, and open nothing. After a change a former
 /// key no longer finds entries. Of people who were enrolled under it, it still finds what is named after them for good: their lines
 /// of the journal (who was forgotten, withdrew, was held), and how many records they have.
+/// Change it where it has leaked, not as a routine: SECURITY.md lists what a change does not hold against older copies of the
+/// store that are recovered, restored or put back.
 pub mod custody {}
 
 /// # Backups

@@ -26,6 +26,9 @@ pub enum KeyKind {
     Signing,
     /// Under which subjects are looked up: where their entries lie is a keyed hash of their ids. The vault does not know
     /// the ids: see [`Vault::move_subjects`](crate::Vault::move_subjects).
+    ///
+    /// For when it has leaked, not as a routine: SECURITY.md, "Limits that you should know", says what a change does not hold
+    /// against older copies of the store.
     Lookup,
 }
 
