@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Counts what the hot path does, which does not depend on what else the machine does: instructions (by callgrind) of each
 # operation, of sealing and opening also beyond their primitives, and what the store is asked for. Callgrind's processor
-# has AES and AVX2 instructions and none for SHA-256, so that hashes count for more than they cost. Fails where a count is more than 5 % above the one in ci/counts.txt. (What
-# the store is asked for by many subjects depends a little on where their tags put them.)
+# has AES and AVX2 instructions and none for SHA-256, so that hashes count for more than they cost. Fails where a count is more
+# than 5 % above the one in ci/counts.txt (15 % for what is left beyond the primitives). (What the store is asked for by many subjects depends a little on where their tags
+# put them.)
 #
 #   bash ci/counts.sh            compares
 #   bash ci/counts.sh --write    writes the figures anew
@@ -41,8 +42,13 @@ instructions() {
 
 # Of one operation into `count`: the difference between two lengths of a run, so that the start is not in it.
 count_of() {
+    # The start of a run varies by some 0.2 million instructions, since keys are random: the shorter the job, the more of them.
     local job=$1 n=1000 once twice
-    [[ $job == unlock ]] && n=200
+    case $job in
+        open | bare-open | verify) n=10000 ;;
+        seal | bare-seal | open-*) n=4000 ;;
+        unlock) n=400 ;;
+    esac
     once=$(instructions "$job" "$n")
     twice=$(instructions "$job" $((2 * n)))
     count=$(((twice - once) / n))
@@ -78,8 +84,10 @@ measure | awk -v file="$file" '
     {
         seen++
         if (!($1 in was)) { print $1 ": " $2 ", of which " file " says nothing"; bad = 1; next }
-        if ($2 > was[$1] * 1.05) { say = "more than allowed"; bad = 1 }
-        else if ($2 < was[$1] * 0.95) say = "less: lower the figure (bash ci/counts.sh --write)"
+        # A difference of two counts varies more than either: by where the buffers happen to lie.
+        part = $1 ~ /^beyond/ ? 0.15 : 0.05
+        if ($2 > was[$1] * (1 + part)) { say = "more than allowed"; bad = 1 }
+        else if ($2 < was[$1] * (1 - part)) say = "less: lower the figure (bash ci/counts.sh --write)"
         else say = "as it was"
         printf "%-32s %10s, was %10s: %s\n", $1, $2, was[$1], say
     }
