@@ -2,8 +2,9 @@
 # Counts what the hot path does, which does not depend on what else the machine does: instructions (by callgrind) of each
 # operation, of sealing and opening also beyond their primitives, and what the store is asked for. Callgrind's processor
 # has AES and AVX2 instructions and none for SHA-256, so that hashes count for more than they cost. Fails where a count is more
-# than 5 % above the one in ci/counts.txt (15 % for what is left beyond the primitives). (What the store is asked for by many subjects depends a little on where their tags
-# put them.)
+# than 5 % above the one in ci/counts.txt (15 % for what is left beyond the primitives; 20 % and 60 % on another processor than
+# the figures are of, whose libraries may take other ways). What the store is asked for by many subjects depends a little on
+# where their tags put them.
 #
 #   bash ci/counts.sh            compares
 #   bash ci/counts.sh --write    writes the figures anew
@@ -32,6 +33,8 @@ unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 binary=$(cargo bench --quiet --bench counts --no-run --message-format=json |
     sed -n 's/.*"name":"counts".*"executable":"\([^"]*\)".*/\1/p' | tail -n1)
 [[ -x $binary ]] || { echo 'the bench counts was not built'; exit 1; }
+
+processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n1)
 
 # Instructions of a whole run.
 instructions() {
@@ -72,6 +75,7 @@ measure() {
 if [[ ${1:-} == --write ]]; then
     {
         echo '# Written by: bash ci/counts.sh --write. Instructions of one operation, and what one asks of the store.'
+        echo "# On: $processor"
         measure
     } >"$file.new"
     mv "$file.new" "$file"
@@ -79,15 +83,20 @@ if [[ ${1:-} == --write ]]; then
     exit 0
 fi
 
-measure | awk -v file="$file" '
+most=0.05
+if ! grep -qxF "# On: $processor" "$file"; then
+    most=0.2
+    echo "the figures are of another processor than $processor: 20 % more are let pass, not 5 %"
+fi
+measure | awk -v file="$file" -v most="$most" '
     BEGIN { while ((getline line < file) > 0) if (line !~ /^#/) { split(line, part, " "); was[part[1]] = part[2]; left++ } }
     {
         seen++
         if (!($1 in was)) { print $1 ": " $2 ", of which " file " says nothing"; bad = 1; next }
         # A difference of two counts varies more than either: by where the buffers happen to lie.
-        part = $1 ~ /^beyond/ ? 0.15 : 0.05
-        if ($2 > was[$1] * (1 + part)) { say = "more than allowed"; bad = 1 }
-        else if ($2 < was[$1] * (1 - part)) say = "less: lower the figure (bash ci/counts.sh --write)"
+        spare = $1 ~ /^store/ ? 0.05 : $1 ~ /^beyond/ ? 3 * most : most
+        if ($2 > was[$1] * (1 + spare)) { say = "more than allowed"; bad = 1 }
+        else if ($2 < was[$1] * (1 - spare)) say = "less: lower the figure (bash ci/counts.sh --write)"
         else say = "as it was"
         printf "%-32s %10s, was %10s: %s\n", $1, $2, was[$1], say
     }
