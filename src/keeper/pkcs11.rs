@@ -219,14 +219,14 @@ impl State {
     /// another one answers, or an empty place.
     ///
     /// While other sessions write, a token may show for a moment what is gone, or not yet what is there: damage is looked at
-    /// again before it is believed.
+    /// again before it is believed, and so is a template that it finds inconsistent.
     fn listing<T>(
         &mut self,
         mut then: impl FnMut(&Objects<'_>, Listing) -> Result<T, Trouble>,
     ) -> Result<T, KeeperError> {
         for pause in LOOK_AGAIN {
             match self.listing_now(&mut then) {
-                Err(KeeperError::Damaged) => std::thread::sleep(pause),
+                Err(KeeperError::Damaged | KeeperError::Unfit) => std::thread::sleep(pause),
                 done => return done,
             }
         }

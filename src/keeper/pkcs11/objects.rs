@@ -124,17 +124,26 @@ impl Objects<'_> {
             // A copy under another label would outlive what is destroyed here.
             template.push(Attribute::Copyable(false));
         }
-        let key = self.session.generate_key(&Mechanism::AesKeyGen, &template)?;
-        let wrapped = || self.fit(key, name).and_then(|()| self.wrap(key, name, root));
-        let mut made = wrapped();
-        // While other sessions write, a token may not show all of it yet. It is the same message that is wrapped again.
+        let mut made = self.make_once(name, root, &template);
+        // While other sessions write, a token may refuse what it takes a moment later, or not show all of a key yet.
         for pause in LOOK_AGAIN {
             if !matches!(made, Err(Trouble::Final(KeeperError::Unfit))) {
                 break;
             }
             std::thread::sleep(pause);
-            made = wrapped();
+            let mut left = self.keys();
+            left.push(Attribute::Id(name.encode()));
+            for key in self.session.find_objects(&left)? {
+                self.destroy(key)?;
+            }
+            made = self.make_once(name, root, &template);
         }
+        made
+    }
+
+    fn make_once(&self, name: Name, root: &RootKey, template: &[Attribute]) -> Result<Vec<u8>, Trouble> {
+        let key = self.session.generate_key(&Mechanism::AesKeyGen, template)?;
+        let made = self.fit(key, name).and_then(|()| self.wrap(key, name, root));
         if made.is_err() {
             // Nothing is wrapped under it. Where this fails too, the vault finds a candidate that nobody has chosen.
             drop(self.session.destroy_object(key));
