@@ -21,6 +21,7 @@ pub(crate) enum Operation {
 
 /// An operation before it is carried out.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "redb"), allow(dead_code, reason = "only the disk of tests looks at all of it"))]
 pub(crate) struct Asked<'a> {
     pub(crate) operation: Operation,
     pub(crate) path: &'a Path,
