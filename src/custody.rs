@@ -148,6 +148,13 @@ mod tests {
         let one = FileKeeperOptions::new;
         let both = [Concern::KeeperOnStoresVolume, Concern::WitnessOnStoresVolume];
         assert_eq!(said("a", one(), &here.join("a")), both);
+        // Neither a handover nor a second witness hides where they lie, and the two keepers are no copies of each other.
+        let [old, new] = ["old", "new"].map(|name| one().create(here.join(name), secret()).unwrap());
+        let store = RedbStore::create(here.join("two.redb")).unwrap();
+        let witness = crate::witness::Both::new(MemoryKeeper::new(), new.clone());
+        let keeper = crate::keeper::Handover::new(old, new);
+        let vault = block_on(crate::Options::new().create(store, keeper, witness)).unwrap();
+        assert_eq!(block_on(vault.doctor()).unwrap(), both);
         let copies = [both.as_slice(), &[Concern::CopiesOnOneVolume]].concat();
         assert_eq!(said("b", one().copy(here.join("b2")), &here.join("b")), copies);
         if Volume::of(Path::new("/dev/shm")).is_none_or(|shm| Some(shm) == Volume::of(&here)) {

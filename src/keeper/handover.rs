@@ -2,6 +2,7 @@
 
 use super::{Candidate, ErasureClass, Held, Keeper, RootId, RootKey, Serves, VaultId};
 use crate::error::KeeperError;
+use crate::store::Volume;
 
 /// A keeper that retires another one: every new root is made by `to`, and the roots of `from` go as their time comes.
 ///
@@ -171,5 +172,13 @@ impl<A: Keeper, B: Keeper> Keeper for Handover<A, B> {
 
     fn serves(&self) -> Serves {
         self.from.serves().min(self.to.serves())
+    }
+
+    /// Those of `to`, and what else `from` lies on: the two are no copies of each other.
+    fn volumes(&self) -> Vec<Volume> {
+        let mut volumes = self.to.volumes();
+        let known = volumes.clone();
+        volumes.extend(self.from.volumes().into_iter().filter(|volume| !known.contains(volume)));
+        volumes
     }
 }

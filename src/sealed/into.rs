@@ -46,22 +46,36 @@ impl<F: Field<Id = I, Type = Bytes>, I: RecordId> Sealed<F, I> {
 
 impl<F: Field<Type = Bytes>, I> Sealed<F, I> {
     fn append_opened<P: Purpose>(&self, grant: &Grant<P>, record_id: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        let start = out.len();
-        let opened = grant.while_fresh(|today| {
-            wipe_from(out, start);
+        let mut added = Added { start: out.len(), out, keep: false };
+        grant.while_fresh(|today| {
+            wipe_from(added.out, added.start);
             let mut absent = Absent::NotSealedThen;
             for cell in self.parsed()? {
-                match append_cell::<F, P>(&cell?, grant, today, record_id, out)? {
+                match append_cell::<F, P>(&cell?, grant, today, record_id, added.out)? {
                     Ok(()) => return Ok(()),
                     Err(why) => absent = why,
                 }
             }
             Err(Error::Absent(absent))
-        });
-        if opened.is_err() {
-            wipe_from(out, start);
+        })?;
+        added.keep = true;
+        Ok(())
+    }
+}
+
+/// What was added to the caller's buffer goes with this, unless it may be kept: on an error, and where a clock of the
+/// shop's panics.
+struct Added<'a> {
+    start: usize,
+    out: &'a mut Vec<u8>,
+    keep: bool,
+}
+
+impl Drop for Added<'_> {
+    fn drop(&mut self) {
+        if !self.keep {
+            wipe_from(self.out, self.start);
         }
-        opened
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sealing into memory that the caller has, and many records at once.
 
 use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use zeroize::{Zeroize as _, Zeroizing};
@@ -89,13 +90,21 @@ impl<R: Record<Id = I>, I: RecordId> Sealer<R, I> {
         let mut records = records.into_iter();
         let mut part = || -> Vec<(R, I)> { records.by_ref().take(each).collect() };
         let first = part();
-        let others: Vec<Vec<(R, I)>> =
-            std::iter::repeat_with(part).take_while(|part| !part.is_empty()).collect();
+        let others: Vec<Mutex<Vec<(R, I)>>> =
+            std::iter::repeat_with(part).take_while(|part| !part.is_empty()).map(Mutex::new).collect();
+        let take = |part: &Mutex<Vec<(R, I)>>| {
+            std::mem::take(&mut *part.lock().unwrap_or_else(PoisonError::into_inner))
+        };
         thread::scope(|threads| {
-            let others: Vec<_> = others.into_iter().map(|part| threads.spawn(|| seal(part))).collect();
+            // Where the system gives no thread, its part is sealed here.
+            let spawn = |part| thread::Builder::new().spawn_scoped(threads, move || seal(take(part))).ok();
+            let others: Vec<_> = others.iter().map(|part| (part, spawn(part))).collect();
             sealed.extend(seal(first));
-            for other in others {
-                sealed.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            for (part, other) in others {
+                sealed.extend(match other {
+                    Some(other) => other.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                    None => seal(take(part)),
+                });
             }
         });
         sealed

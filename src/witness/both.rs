@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Line, Remembers, Witness};
 use crate::error::KeeperError;
 use crate::keeper::{Serves, VaultId};
+use crate::store::Volume;
 
 /// Two witnesses that remember the same: to go from one to another, or so that the loss of one loses nothing.
 ///
@@ -84,5 +85,11 @@ impl<A: Witness, B: Witness> Witness for Both<A, B> {
 
     fn serves(&self) -> Serves {
         self.one.serves().min(self.two.serves())
+    }
+
+    fn volumes(&self) -> Vec<Volume> {
+        let mut volumes = self.one.volumes();
+        volumes.extend(self.two.volumes());
+        volumes
     }
 }

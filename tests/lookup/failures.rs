@@ -200,3 +200,24 @@ fn readers_and_writers_never_fail_while_everybody_moves() {
     let carols = block_on(opens(&vault, &id("carol"))).unwrap();
     assert!(carols > 3, "{carols}");
 }
+
+/// One task reads many people by the places of the former key while another of the same process takes over the new one.
+#[test]
+fn who_is_read_while_another_task_notices_the_change_is_not_enrolled_twice() {
+    let new: Vec<(SubjectId, [Consent; 0])> = (0..400).map(|n| (id(&format!("n{n}")), [])).collect();
+    for round in 0..6 {
+        let (world, fast) = block_on(World::new());
+        let slow = block_on(world.open(world.store.clone())).unwrap();
+        let (me, why) = (tester(), test_ground());
+        block_on(change(&fast));
+        assert!(block_on(fast.enroll_many(&new, &me, &why)).iter().all(Result::is_ok));
+        let again = std::thread::scope(|scope| {
+            let enrolling = scope.spawn(|| block_on(slow.enroll_many(&new, &me, &why)));
+            std::thread::sleep(Duration::from_micros(250 * round));
+            drop(block_on(slow.status(&id("bob"), &me, &why)));
+            enrolling.join().unwrap()
+        });
+        assert!(again.iter().all(Result::is_err), "round {round}");
+        assert!(block_on(fast.status(&new[7].0, &me, &why)).is_ok());
+    }
+}
