@@ -130,6 +130,9 @@ impl Inner {
         let found = match &subject.other {
             Some(Other::Newest(newest)) if !due => {
                 let place = tag_of(&subject.found.name).ok_or(Malformed::Length)?;
+                // Of those that are closed only the tag is of use.
+                let mut places = 0..;
+                entry.meta.left.retain(|(_, open)| places.next() == Some(0) || *open);
                 if entry.meta.left.len() >= usize::from(u8::MAX) {
                     return Err(Misuse::TooLarge.into());
                 }
@@ -192,7 +195,10 @@ impl Inner {
                 }
                 if let Some(day) = change.removed {
                     // Older copies have it, of every bucket that the entry has lain in.
-                    draft.put(&due_name(day, &place), vec![1]);
+                    let left = change.entry.meta.left.iter().filter(|(_, open)| *open);
+                    for place in left.map(|(left, _)| left).chain([&place]) {
+                        draft.put(&due_name(day, place), vec![1]);
+                    }
                 }
                 for (name, expect) in &change.expect {
                     draft.expect(name, *expect);

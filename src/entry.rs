@@ -378,6 +378,12 @@ fn bytes<K: crate::key::Stage>(key: &Secret<K>) -> Zeroizing<Vec<u8>> {
 }
 
 impl Meta {
+    /// Whether it says that the subject is forgotten and nothing of it is kept.
+    pub(crate) fn is_tombstone(&self) -> bool {
+        let shredded = |generation: &Generation| generation.forgotten.as_ref().is_some_and(|f| f.shredded);
+        self.held.is_none() && self.generations.iter().all(|g| shredded(g) && g.purposes.is_empty())
+    }
+
     /// What names the subject in the journal, with its records and its holds: the place where it was enrolled, wherever
     /// its entry lies now.
     pub(crate) fn tag(&self, place: &Tag) -> Tag {

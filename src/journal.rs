@@ -241,6 +241,12 @@ impl Journal {
         *self.key.mac(&[label::ROW_PROOF, self.vault.bytes(), &length, name, content])
     }
 
+    /// Of the rows of the keys, as bytes: what an event says of them, so that no older ones are believed.
+    pub(crate) fn sum_of_keys(&self, ring: &[u8], lookup: &[u8]) -> [u8; 32] {
+        let length = crate::wire::length(ring).to_be_bytes();
+        *self.key.mac(&[label::RING, self.vault.bytes(), &length, ring, lookup])
+    }
+
     fn replay_into_memory(&self, lines: &[Line]) -> Result<Head> {
         let mut head = Head::start(&self.key, &self.vault);
         for line in lines {
@@ -266,7 +272,7 @@ impl Journal {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         for (head, event) in &events {
             if head.number == progress.known.number.saturating_add(1) {
-                state.apply(event);
+                state.apply(head.number, event);
                 progress.known = *head;
             }
         }

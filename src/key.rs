@@ -32,6 +32,7 @@ pub(crate) mod label {
     pub(crate) const BLIND_INDEX: &[u8] = b"customer-vault/v1/blind-index";
     pub(crate) const PENDING: &[u8] = b"customer-vault/v1/pending";
     pub(crate) const ROW_PROOF: &[u8] = b"customer-vault/v1/row-proof";
+    pub(crate) const RING: &[u8] = b"customer-vault/v1/ring";
     pub(crate) const BACKUP: &[u8] = b"customer-vault/v1/backup";
     pub(crate) const DRILL: &[u8] = b"customer-vault/v1/drill";
 }

@@ -120,6 +120,11 @@ impl Work for Moving<'_> {
     type Item = Mover;
     type Out = Changed<()>;
 
+    /// It leaves a bucket that may be anywhere.
+    fn stays_in_place(&self) -> bool {
+        false
+    }
+
     fn item(&self, place: usize) -> Result<Mover> {
         let id = self.ids.get(place).ok_or(Malformed::Length)?;
         Ok(Mover { id: id.clone(), place: self.inner.ring().places(id)?.newest })

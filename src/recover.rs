@@ -4,9 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::change::due_name;
+use crate::clock::Day;
 use crate::entry::{Entry, Forgotten, Generation, Held};
 use crate::error::{Error, Result};
-use crate::journal::{Event, Journal};
+use crate::journal::{Event, Journal, State};
 use crate::key::{Secret, Tag};
 use crate::store::Committed;
 use crate::tree::{ATTEMPTS, Draft, Tree};
@@ -15,13 +16,14 @@ use crate::tree::{ATTEMPTS, Draft, Tree};
 /// replaces the root. Returns how many lines were lost. It may be run again after a crash: each step finds its own work done.
 ///
 /// Where entries may have moved, all are looked at, so that no row that says where one lies can be taken away.
-pub(crate) async fn replay(tree: &Tree, journal: &Journal, now_ms: i64, moved: bool) -> Result<u64> {
+pub(crate) async fn replay(tree: &Tree, journal: &Journal, now_ms: i64) -> Result<u64> {
     let (lost, fence) = journal.lost().await?;
+    let moved = journal.with(State::moved);
     let whose: HashSet<Tag> = lost.iter().filter_map(|(_, event)| Some(subject_of(event)?.0)).collect();
     let places = if moved && !whose.is_empty() { tree.places_of(&whose).await? } else { HashMap::new() };
     for (_, event) in &lost {
         if let Some((tag, state)) = subject_of(event) {
-            again(tree, places.get(&tag).unwrap_or(&tag), state, event).await?;
+            again(tree, places.get(&tag).unwrap_or(&tag), state, event, Day::of(now_ms)).await?;
         }
     }
     journal.write_back(&lost, fence.as_ref()).await?;
@@ -42,7 +44,11 @@ fn subject_of(event: &Event) -> Option<(Tag, u64)> {
     }
 }
 
-async fn again(tree: &Tree, place: &Tag, state: u64, event: &Event) -> Result<()> {
+fn takes_away(event: &Event) -> bool {
+    matches!(event, Event::Forgot { .. } | Event::Withdrew { .. } | Event::Released { .. })
+}
+
+async fn again(tree: &Tree, place: &Tag, state: u64, event: &Event, today: Day) -> Result<()> {
     for _ in 0..ATTEMPTS {
         let (found, _) = tree.find(place, &[]).await?;
         let mut entry = tree.entry(&found)?.unwrap_or_default();
@@ -55,6 +61,10 @@ async fn again(tree: &Tree, place: &Tag, state: u64, event: &Event) -> Result<()
         tree.put_entry(&found, &entry, &mut draft)?;
         if let Some(day) = entry.next_due() {
             draft.put(&due_name(day, place), Vec::new());
+        }
+        if takes_away(event) {
+            // Also where the entry is not there, or lacks what it takes: other copies may have it, under this bucket.
+            draft.put(&due_name(today, place), vec![1]);
         }
         if matches!(event, Event::Held { .. } | Event::Released { .. }) {
             draft.put(crate::hold::GUARD, Vec::new());
@@ -106,7 +116,8 @@ fn apply(entry: &mut Entry, event: &Event) -> Result<()> {
         Event::Held { .. } => {
             let serial = crate::crypto::random()?;
             entry.meta.held = Some(Held { serial, since_ms: 0, ground: "recovered".to_owned() });
-            entry.hold = Some(Secret::random()?);
+            // Where there is nothing to keep, one comes with the next enrolment.
+            entry.hold = if entry.keys.is_empty() { None } else { Some(Secret::random()?) };
         }
         Event::Released { .. } => {
             entry.meta.held = None;
@@ -143,7 +154,7 @@ fn tombstone(number: u16, at_ms: i64) -> Generation {
 fn forgotten(at_ms: i64) -> Forgotten {
     Forgotten {
         at_ms,
-        due: crate::clock::Day::of(at_ms),
+        due: Day::of(at_ms),
         shredded: false,
         reference: [0; 16],
         commitment: [0; 32],

@@ -251,20 +251,37 @@ impl Inner {
         if self.ring_seen.load(Ordering::Acquire) >= changed {
             return Ok(());
         }
-        let (_, ring, _) = self.read_ring().await?;
+        // Seldom, and large: not within the future of every call that reads a subject.
+        let (_, ring, _) = Box::pin(self.read_ring()).await?;
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
         self.ring_seen.fetch_max(changed, Ordering::AcqRel);
         Ok(())
     }
 
+    /// The keys as of one moment of the journal, which says of them what they must be: under one root, rows that were
+    /// put back would open too.
     async fn read_ring(&self) -> Result<(Path, Ring, [Option<Versioned>; 3])> {
         let names = [under_root::RING.to_vec(), under_root::LOOKUP.to_vec(), FENCE.to_vec()];
-        let (path, rows) = self.tree.path(&Node::Root, &names).await?;
-        let rows: [Option<Versioned>; 3] = rows.try_into().map_err(|_| Malformed::Length)?;
-        let [Some(ring), Some(lookup), _] = &rows else { return Err(RolledBack::Mixed.into()) };
-        let ring = self.tree.open_under_root(&path, under_root::RING, ring)?;
-        let lookup = self.tree.open_under_root(&path, under_root::LOOKUP, lookup)?;
-        Ok((path, Ring::decode(&ring, &lookup)?, rows))
+        for _ in 0..ATTEMPTS {
+            let asked = self.journal.known();
+            let (path, rows) = self.tree.path(&Node::Root, &names).await?;
+            let rows: [Option<Versioned>; 3] = rows.try_into().map_err(|_| Malformed::Length)?;
+            let [Some(ring), Some(lookup), fence] = &rows else { return Err(RolledBack::Mixed.into()) };
+            let head = self.journal.head_of(fence.as_ref())?;
+            self.journal.catch_up(head, asked).await?;
+            let ring = self.tree.open_under_root(&path, under_root::RING, ring)?;
+            let lookup = self.tree.open_under_root(&path, under_root::LOOKUP, lookup)?;
+            let said = self.journal.with(|state| state.ring.map(|ring| ring.sum));
+            let ours = said.is_none_or(|sum| sum == self.journal.sum_of_keys(&ring, &lookup));
+            let ring = Ring::decode(&ring, &lookup)?;
+            if ours && (said.is_some() || ring.is_first()) {
+                return Ok((path, ring, rows));
+            }
+            if self.journal.known() == head.number {
+                return Err(RolledBack::Mixed.into());
+            }
+        }
+        Err(Error::Busy)
     }
 
     /// Changes the keys in one commit, with an event that tells other processes, the log entry, and a row beside them;
@@ -274,27 +291,25 @@ impl Inner {
         change: impl Fn(&mut Ring) -> Result<Option<Change<T>>>,
     ) -> Result<Option<T>> {
         for _ in 0..ATTEMPTS {
-            let asked = self.journal.known();
             let (path, mut ring, [row, lookup_row, fence]) = self.read_ring().await?;
-            self.journal.catch_up(self.journal.head_of(fence.as_ref())?, asked).await?;
             let lookup = ring.lookup();
             let Some(Change { out, log, row: beside }) = change(&mut ring)? else { return Ok(None) };
+            let (bytes, lookup_bytes) = (ring.encode(), ring.encode_lookup());
             let mut batch = Batch::new()?;
-            self.tree.put_under_root(&path, under_root::RING, row.as_ref(), &ring.encode(), &mut batch)?;
+            self.tree.put_under_root(&path, under_root::RING, row.as_ref(), &bytes, &mut batch)?;
             if ring.lookup() != lookup {
-                let bytes = ring.encode_lookup();
-                self.tree.put_under_root(
-                    &path,
-                    under_root::LOOKUP,
-                    lookup_row.as_ref(),
-                    &bytes,
-                    &mut batch,
-                )?;
+                let row = lookup_row.as_ref();
+                self.tree.put_under_root(&path, under_root::LOOKUP, row, &lookup_bytes, &mut batch)?;
             }
             if let Some((name, value)) = beside {
                 batch.put(&name, value);
             }
-            let event = Event::Keys { tokens_from: ring.tokens_from(), last: ring.last };
+            let event = Event::Keys {
+                tokens_from: ring.tokens_from(),
+                last: ring.last,
+                lookup: ring.lookup().0,
+                sum: self.journal.sum_of_keys(&bytes, &lookup_bytes),
+            };
             let lines = match self.journal.stage(&mut batch, fence.as_ref(), &[event]) {
                 Err(Error::Busy) => continue,
                 lines => lines?,

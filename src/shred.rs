@@ -16,7 +16,7 @@ use crate::key::Tag;
 use crate::log::{Action, Count};
 use crate::row::Plain;
 use crate::store::{Batch, Committed, Expect, Key, Range, Versioned};
-use crate::tree::batch::{BatchId, Phase, Removals, batch_name};
+use crate::tree::batch::{Appears, BatchId, Phase, Removals, batch_name};
 use crate::tree::node::day_of;
 use crate::tree::root::{RETIRED, Retired};
 use crate::tree::rotate::Beside;
@@ -142,18 +142,21 @@ impl Vault {
             return Ok(ShredReceipt { subjects: 0, epoch_left: None, settles_at_ms: None });
         }
         let places: Vec<Tag> = buckets.values().flat_map(BTreeMap::keys).copied().collect();
-        let left = inner.rotate_left(&places).await?;
-        let mut removals = inner.tree.begin(&inner.journal, buckets.keys().cloned().collect()).await?;
-        let mut subjects = 0_usize;
+        let dealt = inner.rotate_left(&places).await?;
+        let targets = buckets.keys().cloned().collect();
+        let mut removals = inner.tree.begin(&inner.journal, targets, Appears::New).await?;
+        let (mut subjects, mut waiting) = (0_usize, 0_usize);
         for due in buckets.values() {
-            let found = inner.shred_bucket(&mut removals, due, &left, today).await?;
-            subjects = subjects.saturating_add(found);
+            let (done, wait) = inner.shred_bucket(&mut removals, due, &dealt, today).await?;
+            (subjects, waiting) = (subjects.saturating_add(done), waiting.saturating_add(wait));
         }
         inner.tree.removed(&inner.journal, &removals).await?;
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
         inner.sweep().await?;
         let left = inner.left(&removals.id).await?;
-        if let Some((_, epoch_left, _)) = left {
+        if let Some((_, epoch_left, _)) = left
+            && waiting == 0
+        {
             // So that it can be said of a backup whether it is older or newer than what was shredded.
             inner.journal.record(&[Event::Shredded { day: today, epoch_left, lines }]).await?;
         }
@@ -257,7 +260,8 @@ impl Vault {
             if again {
                 months.extend(expiry.days.iter().map(|day| Node::month(*day)));
             }
-            let mut removals = inner.tree.begin(&inner.journal, months.into_iter().collect()).await?;
+            let targets = months.into_iter().collect();
+            let mut removals = inner.tree.begin(&inner.journal, targets, Appears::New).await?;
             expiry.batch = removals.id;
             expiry.days.extend(&due);
             // Written before anything is dropped: whoever comes after a crash says what was destroyed.

@@ -318,9 +318,10 @@ impl Tree {
         Ok((found.collect(), rows.collect()))
     }
 
-    /// The places of these subjects, wherever they lie: every entry is opened and looked at.
+    /// The places of these subjects, wherever they lie: every entry is opened and looked at. Of two, the one under the
+    /// later lookup key is the subject's, and the other was put back.
     pub(crate) async fn places_of(&self, tags: &HashSet<Tag>) -> Result<HashMap<Tag, Tag>> {
-        let mut places = HashMap::new();
+        let mut places: HashMap<Tag, (u16, Tag)> = HashMap::new();
         let mut range = Range::prefix(b"s");
         loop {
             let page = self.rows.page(range.clone(), 500).await?;
@@ -330,13 +331,13 @@ impl Tree {
                 // One that does not open is nobody's.
                 let Ok(Some(meta)) = found.and_then(|found| self.meta(&found)) else { continue };
                 let tag = meta.tag(&place);
-                if tags.contains(&tag) {
-                    places.insert(tag, place);
+                if tags.contains(&tag) && places.get(&tag).is_none_or(|(lookup, _)| *lookup < meta.lookup) {
+                    places.insert(tag, (meta.lookup, place));
                 }
             }
             match page.next {
                 Some(next) => range.start = next,
-                None => return Ok(places),
+                None => return Ok(places.into_iter().map(|(tag, (_, place))| (tag, place)).collect()),
             }
         }
     }

@@ -23,6 +23,8 @@ use pollster::block_on;
 mod copies;
 #[path = "lookup/failures.rs"]
 mod failures;
+#[path = "lookup/forks.rs"]
+mod forks;
 
 purposes! {
     pub Shipping: Contract = 1 "shipping";

@@ -292,7 +292,7 @@ async fn abuse_39_two_vaults_in_one_database_both_work_and_know_nothing_of_each_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn abuse_39_two_processes_that_clean_up_at_once_leave_one_epoch_at_a_time() {
+async fn abuse_39_two_processes_that_clean_up_at_once_leave_roots_behind_and_nothing_else() {
     let shop = Shop::new().await;
     let another = shop.another().await;
     let (clerk, ground) = (tester(), test_ground());
@@ -310,8 +310,10 @@ async fn abuse_39_two_processes_that_clean_up_at_once_leave_one_epoch_at_a_time(
         vault.expire(&clerk, &ground).await.map(drop).or_else(busy).unwrap();
     };
     let (left, also) = tokio::join!(cleans(&shop.vault), cleans(&another));
-    assert!(left.is_some() || also.is_some());
-    assert!(left.is_none() || left != also, "one root is left by one batch: {left:?} {also:?}");
+    // One root may be left by both batches: whoever replaces it takes along what is complete.
+    let last = left.max(also).unwrap();
+    let coverage = shop.vault.coverage(&clerk, &ground, |_| ()).await.unwrap();
+    assert!(coverage.holds() && coverage.epoch > last, "{coverage:?} after {last}");
     for n in 0..8 {
         let who = id(&format!("p{n}"));
         let again = another.enroll_again(&who, [], &clerk, &ground).await;

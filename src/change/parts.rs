@@ -44,6 +44,11 @@ pub(crate) trait Work: Sync {
     type Item: Item + Send + Sync;
     type Out: Send;
 
+    /// Whether what is done with an item is done where it lies, or is to lie, alone: then two halves are apart.
+    fn stays_in_place(&self) -> bool {
+        true
+    }
+
     /// The item of a place; an `Err` where it is refused beforehand.
     fn item(&self, place: usize) -> Result<Self::Item>;
 
@@ -58,13 +63,13 @@ pub(crate) trait Work: Sync {
 /// done has that error.
 ///
 /// More than a chunk is done in two halves at once: one is decided while the other is made durable. They are divided at
-/// the middle of the tree, so that neither is in the other's way.
+/// the middle of the tree, so that neither is in the other's way; what reaches across it is done one after the other.
 pub(crate) async fn in_parts<W: Work>(count: usize, work: &W) -> Vec<Result<()>> {
     let mut results = Vec::with_capacity(count);
     while results.len() < count {
         let taken = take(count, work, &mut results);
         let bytes = taken.iter().fold(0_usize, |sum, (_, item)| sum.saturating_add(item.bytes()));
-        let few = taken.len() <= CHUNK && bytes <= CHUNK_BYTES;
+        let few = !work.stays_in_place() || taken.len() <= CHUNK && bytes <= CHUNK_BYTES;
         let (one, two) = taken.into_iter().partition(|(_, item)| few || item.place() < MIDDLE);
         let (mut one, mut two) = (Parts::of(one), Parts::of(two));
         both(one.through(work), two.through(work)).await;

@@ -81,6 +81,10 @@ pub(crate) enum Event {
         tokens_from: u16,
         /// The highest number that a key was given.
         last: u16,
+        /// The number of the lookup key that is used.
+        lookup: u16,
+        /// Of the rows that hold them: others are not believed.
+        sum: [u8; 32],
     },
     /// A backup is about to leave the store.
     BackupBegun {
@@ -202,10 +206,12 @@ impl Event {
                 out.put_u32(*version);
             }
             Event::Registry => out.put_u8(18),
-            Event::Keys { tokens_from, last } => {
+            Event::Keys { tokens_from, last, lookup, sum } => {
                 out.put_u8(19);
                 out.put_u16(*tokens_from);
                 out.put_u16(*last);
+                out.put_u16(*lookup);
+                out.put(sum);
             }
             Event::BackupBegun { id, at_ms, epoch, kept_until } => {
                 out.put_u8(30);
@@ -269,7 +275,7 @@ impl Event {
             16 => Event::Checkpoint { number: r.u64()?, hash: r.array()? },
             17 => Event::Notice { purpose: r.u16()?, version: r.u32()? },
             18 => Event::Registry,
-            19 => Event::Keys { tokens_from: r.u16()?, last: r.u16()? },
+            19 => Event::Keys { tokens_from: r.u16()?, last: r.u16()?, lookup: r.u16()?, sum: r.array()? },
             30 => Event::BackupBegun {
                 id: r.array()?,
                 at_ms: r.i64()?,

@@ -56,25 +56,46 @@ pub(crate) struct State {
     pub(crate) tokens_from: u16,
     /// The highest number that a key of the vault was given.
     pub(crate) last_key: u16,
+    /// What the rows of the keys must be; `None` while they are those that the vault was made with.
+    pub(crate) ring: Option<RingSum>,
+    /// By the lines that changed them.
+    rings: Vec<(u64, RingSum)>,
     /// An older copy of the store is being put right.
     pub(crate) recovering: bool,
+    /// The lookup key was changed after that copy was made: subjects lay elsewhere in what was lost.
+    pub(crate) lay_elsewhere: bool,
+}
+
+/// The keys as one change has left them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RingSum {
+    /// The number of the lookup key that is used.
+    pub(crate) lookup: u16,
+    pub(crate) sum: [u8; 32],
 }
 
 /// A day, or none yet.
 pub(crate) type Day0 = Option<Day>;
 
 impl State {
-    pub(super) fn apply(&mut self, event: &Event) {
+    /// Takes in the event of a line.
+    pub(super) fn apply(&mut self, line: u64, event: &Event) {
         match event {
             // Read again from the lines where somebody asks.
             Event::Created
             | Event::BackupBegun { .. }
             | Event::BackupDone { .. }
             | Event::Shredded { .. } => {}
-            Event::Restored { .. } => self.recovering = true,
-            Event::Recovered => self.recovering = false,
+            Event::Restored { lines } => {
+                self.recovering = true;
+                self.keys_of_copy(*lines);
+            }
+            Event::Recovered => (self.recovering, self.lay_elsewhere) = (false, false),
             Event::Registry => self.registry = self.registry.saturating_add(1),
-            Event::Keys { tokens_from, last } => {
+            Event::Keys { tokens_from, last, lookup, sum } => {
+                let ring = RingSum { lookup: *lookup, sum: *sum };
+                self.ring = Some(ring);
+                self.rings.push((line, ring));
                 self.last_key = self.last_key.max(*last);
                 self.keys = self.keys.saturating_add(1);
                 self.tokens_from = self.tokens_from.max(*tokens_from);
@@ -131,6 +152,22 @@ impl State {
     /// The version of a purpose's notice below which consents do not count.
     pub(crate) fn notice(&self, purpose: u16) -> u32 {
         self.notices.get(&purpose).copied().unwrap_or(0)
+    }
+
+    /// Whether anybody may lie elsewhere than where they were enrolled.
+    pub(crate) fn moved(&self) -> bool {
+        self.rings.iter().any(|(_, ring)| ring.lookup != 0)
+    }
+
+    /// A copy that had so many lines has the keys of then. 0 where nobody knows what was away: then no line was.
+    fn keys_of_copy(&mut self, lines: u64) {
+        if lines == 0 {
+            return;
+        }
+        self.ring = self.rings.iter().rev().find(|(line, _)| *line <= lines).map(|(_, ring)| *ring);
+        let lookup = self.ring.map_or(0, |ring| ring.lookup);
+        let mut since = self.rings.iter().filter(|(line, _)| *line > lines);
+        self.lay_elsewhere |= since.any(|(_, ring)| ring.lookup != lookup);
     }
 
     fn new_era(&mut self, tag: &Tag, state: u64) -> &mut Fence {

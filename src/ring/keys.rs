@@ -13,6 +13,9 @@ use crate::wire::{Put as _, Reader};
 /// The most keys of one kind at once.
 const MAX_KEYS: usize = 8;
 
+/// The last number of the keys that a vault is made with.
+const FIRST_LAST: u16 = 3;
+
 /// A key that can be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -26,9 +29,6 @@ pub enum KeyKind {
     Signing,
     /// Under which subjects are looked up: where their entries lie is a keyed hash of their ids. The vault does not know
     /// the ids: see [`Vault::move_subjects`](crate::Vault::move_subjects).
-    ///
-    /// For when it has leaked, not as a routine: SECURITY.md, "Limits that you should know", says what a change does not hold
-    /// against older copies of the store.
     Lookup,
 }
 
@@ -109,7 +109,7 @@ impl Ring {
     pub(crate) fn fresh(suite: Suite, made_ms: i64) -> Result<Self> {
         Ok(Ring {
             suite,
-            last: 3,
+            last: FIRST_LAST,
             tokens: vec![Keyed { number: 1, made_ms, key: token_key(Secret::random()?) }],
             index: vec![Keyed { number: 2, made_ms, key: Secret::random()? }],
             signing: Keyed { number: 3, made_ms, key: Secret::random()? },
@@ -208,6 +208,11 @@ impl Ring {
             self.lookup.iter().rev().map(|made| (made.number, Secret::tag_by(&made.key.1, id.bytes())));
         let (number, place) = newest.next().ok_or(Malformed::Length)?;
         Ok(Places { number, newest: place, former: newest.next().map(|(_, place)| place) })
+    }
+
+    /// Whether these are the keys that the vault was made with.
+    pub(super) fn is_first(&self) -> bool {
+        self.last == FIRST_LAST && self.lookup() == (0, None)
     }
 
     /// The numbers of the lookup key that is used, and of the former one while it is valid.

@@ -7,11 +7,12 @@ use crate::certificate::Pending;
 use crate::change::due_name;
 use crate::clock::Day;
 use crate::entry::Entry;
-use crate::error::{Error, Malformed, Result};
+use crate::error::{Error, Malformed, Result, RolledBack};
 use crate::key::Tag;
 use crate::row::Plain;
+use crate::store::Range;
 use crate::tree::Node;
-use crate::tree::batch::{BatchId, Removals};
+use crate::tree::batch::{Appears, BatchId, Removals};
 use crate::tree::node::tag_of;
 use crate::tree::rotate::{Beside, Edit};
 use crate::vault::Inner;
@@ -41,36 +42,78 @@ impl Inner {
         if buckets.is_empty() {
             return Ok(dealt);
         }
-        let mut removals = self.tree.begin(&self.journal, buckets.into_iter().collect()).await?;
-        while removals.next().is_some() {
-            // What lies there was put back: its subject lies elsewhere.
-            let mut edit = |name: &[u8], child: Plain, _: &mut Beside| {
-                let place = tag_of(name).ok_or(Malformed::Content)?;
-                Ok((!dealt.contains(&place)).then_some(child))
-            };
-            self.tree.remove(&self.journal, &mut removals, &[], &mut edit).await?;
+        let targets: Vec<Node> = buckets.into_iter().collect();
+        for _ in 0..3 {
+            let mut removals = self.tree.begin(&self.journal, targets.clone(), Appears::OnTheWay).await?;
+            while removals.next().is_some() {
+                // What lies there was put back: its subject lies elsewhere.
+                let mut edit = |name: &[u8], child: Plain, _: &mut Beside| {
+                    let place = tag_of(name).ok_or(Malformed::Content)?;
+                    Ok((!dealt.contains(&place)).then_some(child))
+                };
+                self.tree.remove(&self.journal, &mut removals, &[], &mut edit).await?;
+            }
+            match self.finish_batch(&removals).await {
+                // Perhaps somebody was enrolled in one that was empty.
+                Err(Error::RolledBack(RolledBack::Mixed)) => {}
+                done => return done.map(|()| dealt),
+            }
         }
-        self.tree.removed(&self.journal, &removals).await?;
+        Err(RolledBack::Mixed.into())
+    }
+
+    /// In a copy of the store that is put right: new keys for the whole tree, where the copy cannot tell under which buckets
+    /// subjects lay in what was lost. What other copies hold of them opens under the former keys alone.
+    pub(crate) async fn rotate_where_lost(&self) -> Result<()> {
+        if !self.journal.with(|state| state.lay_elsewhere) && self.ring().lookup().1.is_none() {
+            return Ok(());
+        }
+        let mut targets = Vec::new();
+        let mut range = Range::prefix(&[b'n', self.tree.height]);
+        loop {
+            let page = self.rows.page(range.clone(), 4096).await?;
+            targets.extend(page.rows.iter().filter_map(|(name, _)| Node::from_name(name)));
+            match page.next {
+                Some(next) => range.start = next,
+                None => break,
+            }
+        }
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let mut removals = self.tree.begin(&self.journal, targets, Appears::Anywhere).await?;
+        while removals.next().is_some() {
+            self.tree.remove_nothing(&self.journal, &mut removals).await?;
+        }
+        self.finish_batch(&removals).await
+    }
+
+    /// After the last removal of a batch that certifies nothing by itself.
+    async fn finish_batch(&self, removals: &Removals) -> Result<()> {
+        self.tree.removed(&self.journal, removals).await?;
         self.tree.finish_rotations(&self.journal, || self.clock.wall()).await?;
         self.left(&removals.id).await?.ok_or(Error::Busy)?;
-        Ok(dealt)
+        Ok(())
     }
 
     /// Removes what is due from the entries of the next bucket and rotates it. All its entries are looked at: a row that
-    /// said that something is due may have been taken away. Gives in how many places something was due.
+    /// said that something is due may have been taken away. Gives how many were dealt with, and how many wait.
     ///
-    /// One that lay elsewhere before is left for the next shred, unless its `left` places are dealt with.
+    /// One that lay elsewhere before waits for the next shred, unless its `left` places are dealt with.
     pub(super) async fn shred_bucket(
         &self,
         removals: &mut Removals,
         due: &Due,
         left: &HashSet<Tag>,
         today: Day,
-    ) -> Result<usize> {
+    ) -> Result<(usize, usize)> {
         let (batch, removal) = (removals.id, removals.made);
-        let mut shredding = Shredding { inner: self, due, left, today, batch, removal, seen: HashSet::new() };
+        let (seen, waiting) = (HashSet::new(), HashSet::new());
+        let mut shredding = Shredding { inner: self, due, left, today, batch, removal, seen, waiting };
         self.tree.remove(&self.journal, removals, &[], &mut shredding).await?;
-        Ok(due.keys().filter(|place| shredding.seen.contains(*place)).count())
+        let Shredding { seen, waiting, .. } = shredding;
+        let done = due.keys().filter(|place| seen.contains(*place) && !waiting.contains(*place)).count();
+        Ok((done, waiting.len()))
     }
 }
 
@@ -83,6 +126,8 @@ struct Shredding<'a> {
     batch: BatchId,
     removal: u32,
     seen: HashSet<Tag>,
+    /// Of these, whose places before are not dealt with.
+    waiting: HashSet<Tag>,
 }
 
 impl Edit for Shredding<'_> {
@@ -97,6 +142,7 @@ impl Edit for Shredding<'_> {
         }
         self.seen.insert(place);
         if !dealt {
+            self.waiting.insert(place);
             beside.extend(found.map(|row| (row, Some(Vec::new()))));
             return Ok(Some(entry.to_plain()));
         }

@@ -97,14 +97,27 @@ impl Phase {
     }
 }
 
-/// The nodes that a batch leads through, each with the generation that it had when the batch began; 0 where it was not
-/// there.
+/// What a batch takes for put back, beside a node that still has the generation that it had when the batch began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Appears {
+    /// Nothing: somebody may have been enrolled there.
+    New,
+    /// A node of the way that was not there when the batch began.
+    OnTheWay,
+    /// Every node that was not there: nobody enrolls meanwhile.
+    Anywhere,
+}
+
+/// The nodes that a batch leads through, each with the generation that it had when the batch began. One that was not there
+/// has 0, or where it counts as put back once it appears, the highest number.
 #[derive(Debug)]
 pub(crate) struct Way {
     places: Vec<(Node, u64)>,
     index: HashMap<Node, usize>,
     /// How many of them are what is removed from; those above come after them.
     targets: usize,
+    /// It leads through every node below the root: one that it does not name was put back.
+    whole: bool,
 }
 
 impl Way {
@@ -116,27 +129,34 @@ impl Way {
         targets.iter().cloned().chain(above.into_iter().map(|(_, node)| node)).collect()
     }
 
-    pub(crate) fn new(places: Vec<(Node, u64)>, targets: usize) -> Self {
+    pub(crate) fn new(places: Vec<(Node, u64)>, targets: usize, whole: bool) -> Self {
         let index = places.iter().enumerate().map(|(at, (node, _))| (node.clone(), at)).collect();
-        Way { places, index, targets }
+        Way { places, index, targets, whole }
     }
 
-    /// The node to rotate once so many are rotated; `None` where only the root is left.
-    pub(crate) fn step(&self, done: u32) -> Option<&Node> {
-        let at = usize::try_from(done).ok()?.checked_add(self.targets)?;
-        self.places.get(at).map(|(node, _)| node)
+    /// The nodes to rotate next once so many are rotated: of one depth, and so many at most. None where only the root is
+    /// left.
+    pub(crate) fn steps(&self, done: u32, most: usize) -> Vec<Node> {
+        let at = usize::try_from(done).unwrap_or(usize::MAX).saturating_add(self.targets);
+        let left = self.places.get(at..).unwrap_or_default();
+        let depth = left.first().map(|(node, _)| node.depth());
+        let next = left.iter().take(most).take_while(|(node, _)| Some(node.depth()) == depth);
+        next.map(|(node, _)| node.clone()).collect()
     }
 
     /// The generation that a child has left behind by the time that its parent is rotated, if it is on the way and so
     /// many removals were made. One that still has it was put back: what was removed would live on below it.
     pub(crate) fn left_behind(&self, child: &[u8], made: u32) -> Option<u64> {
-        let at = *self.index.get(&Node::from_name(child)?)?;
+        let node = Node::from_name(child)?;
+        let Some(at) = self.index.get(&node).copied() else {
+            return (self.whole && matches!(node, Node::Tree(_))).then_some(u64::MAX);
+        };
         let touched = at >= self.targets || u32::try_from(at).is_ok_and(|at| at < made);
         self.places.get(at).filter(|_| touched).map(|(_, generation)| *generation)
     }
 
     pub(crate) fn encode(&self, journal: &Journal, name: &[u8]) -> Vec<u8> {
-        let mut out = vec![1];
+        let mut out = vec![1, self.whole.into()];
         out.put_u32(u32::try_from(self.targets).unwrap_or(u32::MAX));
         for (node, generation) in &self.places {
             out.put_bytes(&node.name());
@@ -155,12 +175,16 @@ impl Way {
         if r.u8()? != 1 {
             return Err(Unsupported::Version.into());
         }
+        let whole = r.flag()?;
         let targets = usize::try_from(r.u32()?).map_err(|_| Malformed::Length)?;
         let mut places = Vec::new();
         while !r.is_empty() {
             places.push((Node::from_name(r.bytes()?).ok_or(Malformed::Content)?, r.u64()?));
         }
-        if targets > places.len() { Err(Malformed::Length.into()) } else { Ok(Way::new(places, targets)) }
+        if targets > places.len() {
+            return Err(Malformed::Length.into());
+        }
+        Ok(Way::new(places, targets, whole))
     }
 }
 
@@ -176,6 +200,12 @@ pub(crate) struct Removals {
 impl Removals {
     /// The node to remove from next.
     pub(crate) fn next(&self) -> Option<&Node> {
-        self.targets.get(usize::try_from(self.made).ok()?)
+        self.some(1).first()
+    }
+
+    /// So many of those to remove from next, at most.
+    pub(super) fn some(&self, most: usize) -> &[Node] {
+        let left = usize::try_from(self.made).ok().and_then(|made| self.targets.get(made..));
+        left.map_or(&[], |left| left.get(..most).unwrap_or(left))
     }
 }

@@ -16,9 +16,12 @@ use crate::error::{Error, Malformed, Result, RolledBack};
 use crate::journal::Journal;
 use crate::key::{Node as NodeStage, Secret};
 use crate::row::{Plain, Row, wrap};
-use crate::store::{Batch, Committed, Expect, Key, Range, Versioned};
-use crate::tree::batch::{BATCHES, BatchId, Phase, Removals, Way, batch_name, batch_of, way_name};
-use crate::tree::{ATTEMPTS, Node, Tree, mixed, touch};
+use crate::store::{Committed, Expect, Key, Range, Versioned};
+use crate::tree::batch::{Appears, BATCHES, BatchId, Phase, Removals, Way, batch_name, batch_of, way_name};
+use crate::tree::{ATTEMPTS, Draft, Node, Tree, mixed};
+
+/// So many nodes of one depth are rotated in one commit, where nothing keeps them apart: each has up to 16 children.
+const NODES: usize = 64;
 
 /// Writes that go with a removal: certificates to come, index rows.
 pub(crate) type Beside = Vec<(Key, Option<Vec<u8>>)>;
@@ -66,25 +69,30 @@ pub(super) struct Complete {
 
 impl Tree {
     /// Begins a batch that will remove from the children of these nodes, in this order.
-    pub(crate) async fn begin(&self, journal: &Journal, targets: Vec<Node>) -> Result<Removals> {
+    pub(crate) async fn begin(
+        &self,
+        journal: &Journal,
+        targets: Vec<Node>,
+        appears: Appears,
+    ) -> Result<Removals> {
         let id = crypto::random()?;
+        let missing = if appears == Appears::New { 0 } else { u64::MAX };
         let mut places = Vec::new();
         for nodes in Way::of_targets(&targets).chunks(1000) {
-            let names: Vec<Key> = nodes.iter().map(Node::name).collect();
-            for (node, row) in nodes.iter().zip(self.rows.read(&names).await?) {
-                let generation = match row {
-                    Some(row) => Row::parse(&row.value)?.generation,
-                    None => 0,
-                };
+            // Opened: a generation that somebody has written there would pass for one that was left behind.
+            let (paths, _) = self.paths(nodes, &[]).await?;
+            for (node, path) in nodes.iter().zip(paths) {
+                let generation = path?.at(node).map_or(missing, |(_, generation, _)| generation);
                 places.push((node.clone(), generation));
             }
         }
         let (name, way) = (batch_name(&id), way_name(&id));
-        let mut batch = Batch::new()?;
-        batch.expect(&name, Expect::Absent);
-        batch.put(&name, Phase::Removing { made: 0 }.encode(journal, &name));
-        batch.put(&way, Way::new(places, targets.len()).encode(journal, &way));
-        match self.rows.commit(batch).await? {
+        let whole = appears == Appears::Anywhere;
+        let mut draft = Draft::new()?;
+        draft.expect(&name, Expect::Absent);
+        draft.put(&name, Phase::Removing { made: 0 }.encode(journal, &name));
+        draft.put(&way, Way::new(places, targets.len(), whole).encode(journal, &way));
+        match self.rows.commit(draft.done()).await? {
             Committed::Yes => Ok(Removals { id, targets, made: 0 }),
             Committed::Conflict => Err(Error::Busy),
         }
@@ -101,8 +109,25 @@ impl Tree {
         edit: &mut impl Edit,
     ) -> Result<()> {
         let node = removals.next().ok_or(Malformed::Content)?.clone();
+        self.remove_from(journal, removals, &[node], expect, edit).await
+    }
+
+    /// New keys for the nodes to remove from next, and nothing removed: some in one commit.
+    pub(crate) async fn remove_nothing(&self, journal: &Journal, removals: &mut Removals) -> Result<()> {
+        let nodes = removals.some(NODES).to_vec();
+        self.remove_from(journal, removals, &nodes, &[], &mut keep).await
+    }
+
+    async fn remove_from(
+        &self,
+        journal: &Journal,
+        removals: &mut Removals,
+        nodes: &[Node],
+        expect: &[(Key, Expect)],
+        edit: &mut impl Edit,
+    ) -> Result<()> {
         let name = batch_name(&removals.id);
-        let next = removals.made.saturating_add(1);
+        let next = removals.made.saturating_add(count(nodes));
         for _ in 0..ATTEMPTS {
             let row = self.rows.get(&name).await?;
             match Phase::of(journal, &name, row.as_ref())? {
@@ -111,13 +136,13 @@ impl Tree {
                 Some(Phase::Removing { .. }) | None => return Err(RolledBack::Mixed.into()),
                 Some(_) => return Err(Error::Busy),
             }
-            let mut batch = Batch::new()?;
-            batch.expect(&name, Expect::unchanged(row.as_ref()));
-            batch.put(&name, Phase::Removing { made: next }.encode(journal, &name));
+            let mut draft = Draft::new()?;
+            draft.expect(&name, Expect::unchanged(row.as_ref()));
+            draft.put(&name, Phase::Removing { made: next }.encode(journal, &name));
             for (key, what) in expect {
-                batch.expect(key, *what);
+                draft.expect(key, *what);
             }
-            if self.rotate_once(batch, &node, |_| None, edit).await? == Turn::Done {
+            if self.rotate_once(draft, nodes, |_| None, edit).await? == Turn::Done {
                 removals.made = next;
                 return Ok(());
             }
@@ -154,15 +179,15 @@ impl Tree {
         row: Option<&Versioned>,
         phase: Phase,
     ) -> Result<Turn> {
-        let mut batch = Batch::new()?;
-        batch.expect(name, Expect::unchanged(row));
-        batch.put(name, phase.encode(journal, name));
+        let mut draft = Draft::new()?;
+        draft.expect(name, Expect::unchanged(row));
+        draft.put(name, phase.encode(journal, name));
         if phase == Phase::Void
             && let Some(id) = batch_of(name)
         {
-            batch.delete(&way_name(&id));
+            draft.write(&way_name(&id), None);
         }
-        Ok(self.rows.commit(batch).await?.into())
+        Ok(self.rows.commit(draft.done()).await?.into())
     }
 
     /// From here on nothing is certified by this batch.
@@ -170,20 +195,21 @@ impl Tree {
         self.go_on(journal, &batch_name(id), Some(row), Phase::Void).await
     }
 
-    /// New key for a node, its children wrapped again under it. `left_behind` says which generation a child must not have
-    /// any more.
+    /// New keys for nodes of one depth, the children of each wrapped again under it. `left_behind` says which generation
+    /// a child must not have any more.
     async fn rotate_once(
         &self,
-        mut batch: Batch,
-        node: &Node,
+        mut draft: Draft,
+        nodes: &[Node],
         left_behind: impl Fn(&[u8]) -> Option<u64>,
         edit: &mut impl Edit,
     ) -> Result<Turn> {
-        let above = node.above().ok_or(Malformed::Content)?;
-        let (path, _) = self.path(node, &[]).await?;
+        let (paths, _) = self.paths(nodes, &[]).await?;
         let mut beside = Beside::new();
-        // A node that is gone took its children with it: there is nothing to rotate.
-        if let Some((row, generation, parent)) = path.at(node) {
+        for (node, path) in nodes.iter().zip(paths) {
+            let (path, above) = (path?, node.above().ok_or(Malformed::Content)?);
+            // A node that is gone took its children with it: there is nothing to rotate.
+            let Some((row, generation, parent)) = path.at(node) else { continue };
             let children = self.rows.all(node.children(self.height)).await?;
             let key = Secret::<NodeStage>::random()?;
             let (fresh, next) = (key.parent(self.suite), generation.saturating_add(1));
@@ -198,36 +224,25 @@ impl Tree {
                 if left_behind(name).is_some_and(|old| plain.generation <= old) {
                     return Ok(Turn::PutBack);
                 }
-                batch.expect(name, Expect::Version(child.version));
-                match edit.edit(name, plain, &mut beside)? {
-                    Some(plain) => {
-                        batch.put(name, wrap(&fresh, &self.vault, name, next, &plain)?);
-                        left = left.saturating_add(1);
-                    }
-                    None => {
-                        batch.delete(name);
-                    }
-                }
+                draft.expect(name, Expect::Version(child.version));
+                let plain = edit.edit(name, plain, &mut beside)?;
+                left = left.saturating_add(plain.is_some().into());
+                let wrapped = plain.map(|plain| wrap(&fresh, &self.vault, name, next, &plain)).transpose()?;
+                draft.write(name, wrapped);
             }
             let name = node.name();
-            batch.expect(&name, Expect::Version(row.version));
+            draft.expect(&name, Expect::Version(row.version));
             let (above_row, above_generation, above_parent) = path.at(&above).ok_or(RolledBack::Mixed)?;
-            touch(&above, above_row, &mut batch);
-            if left == 0 {
-                batch.delete(&name);
-            } else {
-                let plain = Plain::whole(next, key.expose());
-                batch.put(&name, wrap(above_parent, &self.vault, &name, above_generation, &plain)?);
-            }
+            draft.touch(&above, above_row);
+            let plain = Plain::whole(next, key.expose());
+            let wrapped = wrap(above_parent, &self.vault, &name, above_generation, &plain)?;
+            draft.write(&name, (left > 0).then_some(wrapped));
         }
         edit.rest(&mut beside);
         for (name, value) in beside {
-            match value {
-                Some(value) => batch.put(&name, value),
-                None => batch.delete(&name),
-            };
+            draft.write(&name, value);
         }
-        Ok(self.rows.commit(batch).await?.into())
+        Ok(self.rows.commit(draft.done()).await?.into())
     }
 
     /// Takes every batch as far as to where only the root is left to replace; then replaces it. Idempotent: whoever finds
@@ -267,7 +282,7 @@ impl Tree {
         let names = [batch_name(id), way_name(id)];
         let [name, ..] = &names;
         let mut known: Option<Way> = None;
-        let mut attempts = 0_usize;
+        let (mut attempts, mut most) = (0_usize, NODES);
         while attempts <= ATTEMPTS {
             // The way never changes: it is read once.
             let wanted = if known.is_some() { names.get(..1).unwrap_or(&names) } else { &names };
@@ -286,17 +301,23 @@ impl Tree {
                     self.go_on(journal, name, Some(&row), Phase::Rotating { made, done: 0 }).await?
                 }
                 (Some(way), Phase::Rotating { made, done }) => {
-                    let Some(node) = way.step(done) else { return Ok(()) };
-                    let next = Phase::Rotating { made, done: done.saturating_add(1) };
-                    let mut batch = Batch::new()?;
-                    batch.expect(name, Expect::Version(row.version));
-                    batch.put(name, next.encode(journal, name));
-                    let mut keep = |_: &[u8], plain: Plain, _: &mut Beside| Ok(Some(plain));
-                    self.rotate_once(batch, node, |child| way.left_behind(child, made), &mut keep).await?
+                    let nodes = way.steps(done, most);
+                    if nodes.is_empty() {
+                        return Ok(());
+                    }
+                    let next = Phase::Rotating { made, done: done.saturating_add(count(&nodes)) };
+                    let mut draft = Draft::new()?;
+                    draft.expect(name, Expect::Version(row.version));
+                    draft.put(name, next.encode(journal, name));
+                    self.rotate_once(draft, &nodes, |child| way.left_behind(child, made), &mut keep).await?
                 }
                 _ => Turn::PutBack,
             };
-            attempts = if turn == Turn::Again { attempts.saturating_add(1) } else { 0 };
+            // Fewer at a time, where others write there too.
+            (attempts, most) = match turn {
+                Turn::Again => (attempts.saturating_add(1), most.div_ceil(2)),
+                _ => (0, most.saturating_mul(2).min(NODES)),
+            };
             if turn == Turn::PutBack {
                 // Where somebody was faster it is read again.
                 self.void(journal, id, &row).await?;
@@ -319,10 +340,20 @@ impl Tree {
                 self.void(journal, &id, &row).await?;
                 continue;
             };
-            if way.step(done).is_none() {
+            if way.steps(done, 1).is_empty() {
                 complete.push(Complete { id, row, made, way });
             }
         }
         Ok(complete)
     }
+}
+
+/// Everything stays.
+#[expect(clippy::unnecessary_wraps, reason = "it is an edit")]
+fn keep(_: &[u8], plain: Plain, _: &mut Beside) -> Result<Option<Plain>> {
+    Ok(Some(plain))
+}
+
+fn count(nodes: &[Node]) -> u32 {
+    u32::try_from(nodes.len()).unwrap_or(u32::MAX)
 }

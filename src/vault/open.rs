@@ -166,7 +166,9 @@ impl Options {
     /// once the store has the lost lines again, [`StoreError::Unfinished`], by the journal: whoever writes the store cannot
     /// have it pass for one that is done. Where the journal knows of changes of keys ([`Vault::change_key`]) that the copy has not,
     /// the keys of tokens, indexes and signatures are all made anew, and no former one is believed. Tickets that were given
-    /// after the copy are not known any more: for an hour, `forget` may report none.
+    /// after the copy are not known any more: for an hour, `forget` may report none. Where the lookup key was changed after the
+    /// copy was made, or is being changed in it, the keys of the whole tree are made anew, which takes as long as writing all
+    /// entries.
     ///
     /// # Errors
     ///
@@ -201,14 +203,13 @@ impl Options {
         ground: &Ground,
     ) -> Result<Vault> {
         // Until all of it is done, nobody opens the vault otherwise: it is behind the journal, and then the journal says so.
-        let moved = opening.secrets.ring.lookup() != (0, None);
-        let replayed =
-            crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall(), moved).await?;
+        let replayed = crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall()).await?;
         opening.journal.open().await?;
         let vault = self.start(opening).await?;
         vault.0.keys_anew(&vault.0.entry_by(Action::ChangeKey, actor, ground)?).await?;
         let entry = vault.0.entry_by(action, actor, ground)?.counting(Count::Records, replayed);
         vault.0.log(entry).await?;
+        vault.0.rotate_where_lost().await?;
         // Where the clock has jumped, an operator has to confirm the time first; all is fenced meanwhile.
         let done = match vault.shred(actor, ground).await {
             Ok(_) => vault.expire(actor, ground).await.map(drop),

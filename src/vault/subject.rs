@@ -287,8 +287,11 @@ impl Inner {
             }
             (None, None) => Ok((newest, places.newest, None, Some(Other::Former(former)))),
             (Some(meta), behind) => {
-                // It has left that place: what lies there was put back, and the next change takes it away.
-                if behind.is_some() && !meta.left.iter().any(|(left, _)| *left == place) {
+                // It has left that place: what lies there was put back, and the next change takes it away. So is a tombstone,
+                // where the person was enrolled anew under the key that is used.
+                let left =
+                    |behind: &Meta| behind.is_tombstone() || meta.left.iter().any(|(left, _)| *left == place);
+                if behind.as_ref().is_some_and(|behind| !left(behind)) {
                     return Err(RolledBack::Mixed.into());
                 }
                 let tag = meta.tag(&places.newest);

@@ -20,8 +20,9 @@ fn batches() {
     let nodes = Way::of_targets(&targets);
     let above = [&[1, 2][..], &[4, 0], &[1], &[4]].map(|digits| Node::Tree(digits.to_vec()));
     assert_eq!(nodes, [&targets[..], &above].concat());
-    let way = Way::new(nodes.into_iter().zip(7..).collect(), targets.len());
-    assert_eq!([3, 4].map(|done| way.step(done)), [Some(&above[3]), None]);
+    let way = Way::new(nodes.into_iter().zip(7..).collect(), targets.len(), false);
+    assert_eq!([0, 2, 3, 4].map(|done| way.steps(done, 9)), [&above[..2], &above[2..], &above[3..], &[]]);
+    assert_eq!(way.steps(0, 1), above[..1]);
     // The third removal is not made.
     assert_eq!(targets.each_ref().map(|node| way.left_behind(&node.name(), 2)), [Some(7), Some(8), None]);
     assert_eq!(above.each_ref().map(|node| way.left_behind(&node.name(), 2)), [10, 11, 12, 13].map(Some));
@@ -42,14 +43,14 @@ fn batches() {
         assert_eq!(Phase::of(&journal, &name, written.as_ref()), Ok(None), "altered");
     }
     let written = row(way.encode(&journal, &way_name));
-    assert_eq!(Way::of(&journal, &way_name, written.as_ref()).unwrap().unwrap().step(0), Some(&above[0]));
+    assert_eq!(Way::of(&journal, &way_name, written.as_ref()).unwrap().unwrap().steps(0, 1), above[..1]);
 
     let vector = json!({
         "show": "The way of a batch that removes from three buckets of a tree of height 3, and a row of each phase.",
         "kind": "batch",
         "vault": hex(vault.bytes()),
         "journal_key": hex(&count::<32>(0x44)),
-        "way": { "name": hex(&way_name), "row": hex(&way.encode(&journal, &way_name)), "targets": 3 },
+        "way": { "name": hex(&way_name), "row": hex(&way.encode(&journal, &way_name)), "targets": 3, "whole": false },
         "name": hex(&name),
         "phases": phases.map(|phase| hex(&phase.encode(&journal, &name))),
         "left": { "removals": 2, "epoch": 5 },

@@ -31,6 +31,7 @@ fn journal_lines() {
         Memory::new(MemoryKeeper::new()),
     );
     let (tag, due) = (count(0x30), Day(20_465));
+    let (ring, lookup) = (count::<200>(0x01), count::<32>(0x50));
     let events = [
         Event::Created,
         Event::Root { epoch: 1, id: count(0x70) },
@@ -51,7 +52,7 @@ fn journal_lines() {
         Event::Checkpoint { number: 1, hash: count(0x90) },
         Event::Notice { purpose: 2, version: 4 },
         Event::Registry,
-        Event::Keys { tokens_from: 4, last: 5 },
+        Event::Keys { tokens_from: 4, last: 5, lookup: 0, sum: journal.sum_of_keys(&ring, &lookup) },
         Event::BackupBegun { id: count(0xA0), at_ms: NOW, epoch: 1, kept_until: Day(20_490) },
         Event::BackupDone { id: count(0xA0) },
         Event::Shredded { day: Day(20_465), epoch_left: 1, lines: 19 },
@@ -78,6 +79,7 @@ fn journal_lines() {
             "journal_key": hex(&count::<32>(0x44)),
             "lines": shown,
             "fence": hex(&fence.unwrap()),
+            "keys": { "ring": hex(&ring), "lookup": hex(&lookup) },
         }),
     );
 }

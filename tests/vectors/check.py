@@ -755,7 +755,7 @@ def event(data):
     elif kind == 17:
         out += [r.u16(), r.u32()]
     elif kind == 19:
-        out += [r.u16(), r.u16()]
+        out += [r.u16(), r.u16(), r.u16(), r.take(32)]
     elif kind == 30:
         out += [r.take(16), r.i64(), r.u64(), r.u16()]
     elif kind == 31:
@@ -1164,6 +1164,10 @@ def check_journal(v):
     fence, events = journal(bytes.fromhex(v["journal_key"]), bytes.fromhex(v["vault"]), lines)
     same("fence", fence.hex(), v["fence"])
     same("kinds", sorted(e[0] for e in events), [*range(20), *range(30, 35)])
+    rows = [bytes.fromhex(v["keys"][name]) for name in ("ring", "lookup")]
+    label = b"customer-vault/v1/ring" + bytes.fromhex(v["vault"])
+    (said,) = [e[4] for e in events if e[0] == 19]
+    same("sum of the keys", said, prf(bytes.fromhex(v["journal_key"]), label + u32(len(rows[0])) + rows[0] + rows[1]))
 
 
 def proven(journal_key, vault, name, row):
@@ -1191,7 +1195,7 @@ def check_batch(v):
     key, vault = bytes.fromhex(v["journal_key"]), bytes.fromhex(v["vault"])
     name = bytes.fromhex(v["way"]["name"])
     r = proven(key, vault, name, bytes.fromhex(v["way"]["row"]))
-    same("way", (r.u8(), r.u32()), (1, v["way"]["targets"]))
+    same("way", (r.u8(), r.flag(), r.u32()), (1, v["way"]["whole"], v["way"]["targets"]))
     nodes = []
     while r.more():
         nodes.append(r.bytes())
