@@ -40,8 +40,8 @@ record! {
     }
 }
 
-/// Tasks that unlock one by one.
-const TASKS: usize = 16;
+/// Tasks that unlock, or enroll, one by one.
+const TASKS: usize = 64;
 
 fn id(round: usize, number: usize) -> SubjectId {
     SubjectId::new(&format!("customer {round} {number}")).unwrap()
@@ -267,8 +267,57 @@ async fn bench(server: &Server, people: usize, rounds: usize) {
     one_by_one(server, &vault, token, rounds, keys.collect()).await;
 }
 
+/// So many pieces of work, dealt out to the tasks.
+async fn from_tasks<F: Future<Output = ()> + Send + 'static>(
+    pieces: usize,
+    work: impl Fn(usize, usize) -> F + Clone + Send + 'static,
+) -> Duration {
+    let start = Instant::now();
+    let task = |task: usize| {
+        let work = work.clone();
+        tokio::spawn(async move {
+            for number in (task..pieces).step_by(TASKS) {
+                work(task, number).await;
+            }
+        })
+    };
+    let tasks: Vec<_> = (0..TASKS).map(task).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    start.elapsed()
+}
+
+/// How many times the rate of plain transactions of `rows` rows, one after the other, this one is.
+async fn beside_alone(bare: &Bare, what: &str, pieces: usize, took: Duration, rows: usize) {
+    let alone = 300;
+    let entries: Vec<Columns> = (0..alone).map(|number| plain(&format!("{what} {number}"), rows)).collect();
+    let start = Instant::now();
+    for entry in &entries {
+        bare.write(entry).await;
+    }
+    let alone = f64::from(alone) / start.elapsed().as_secs_f64();
+    let rate = pieces as f64 / took.as_secs_f64();
+    println!(
+        "{what} from {TASKS} tasks: {rate:.0} a second, {:.1} times one plain transaction of {rows} rows after the other \
+         ({alone:.0} a second)",
+        rate / alone
+    );
+}
+
+/// Rows of a log entry's size that are nowhere yet.
+fn plain(name: &str, rows: usize) -> Columns {
+    let mut columns = Columns::default();
+    for row in 0..rows {
+        columns.keys.push(format!("\u{7f}{name} {row}").into_bytes());
+        columns.versions.push(vec![0; 16]);
+        columns.values.push(vec![0; 150]);
+    }
+    columns
+}
+
 /// Unlocks from some tasks, each with its entry in the log durable before it is given, beside as many plain reads of the
-/// same rows and plain inserts of an entry's bytes, which the server makes durable together.
+/// same rows and plain inserts of an entry's bytes, which the server makes durable together. Then enrolments.
 async fn one_by_one(server: &Server, vault: &Vault, token: Token, rounds: usize, keys: Vec<Vec<Key>>) {
     let token = Arc::new(token);
     let (unlocks, keys) = (keys.len(), Arc::new(keys));
@@ -276,46 +325,35 @@ async fn one_by_one(server: &Server, vault: &Vault, token: Token, rounds: usize,
     for _ in 0..TASKS {
         clients.push(Arc::new(Bare::connect(&server.url("postgres")).await));
     }
-    let mut beside = Beside::default();
+    let (mut beside, mut took) = (Beside::default(), Duration::ZERO);
+    let clients = Arc::new(clients);
     for round in 0..rounds {
-        let start = Instant::now();
-        let tasks: Vec<_> = (0..TASKS)
-            .map(|task| {
-                let (vault, token) = (vault.clone(), Arc::clone(&token));
-                tokio::spawn(async move {
-                    for number in (task..unlocks).step_by(TASKS) {
-                        drop(vault.unlock::<Shipping>(&token, &id(0, number)).await.unwrap());
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        let took = start.elapsed();
-        let start = Instant::now();
-        let tasks: Vec<_> = (0..TASKS)
-            .map(|task| {
-                let (client, keys) = (Arc::clone(&clients[task]), Arc::clone(&keys));
-                tokio::spawn(async move {
-                    for number in (task..unlocks).step_by(TASKS) {
-                        client.read(&keys[number]).await;
-                        let entry = Columns {
-                            keys: vec![format!("\u{7f}{round} {number}").into_bytes()],
-                            versions: vec![vec![0; 16]],
-                            values: vec![vec![0; 150]],
-                        };
-                        client.write(&entry).await;
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        beside.took(took, start.elapsed());
+        let (vault, token) = (vault.clone(), Arc::clone(&token));
+        took = from_tasks(unlocks, move |_, number| {
+            let (vault, token) = (vault.clone(), Arc::clone(&token));
+            async move { drop(vault.unlock::<Shipping>(&token, &id(0, number)).await.unwrap()) }
+        })
+        .await;
+        let (clients, keys) = (Arc::clone(&clients), Arc::clone(&keys));
+        let bare = from_tasks(unlocks, move |task, number| {
+            let (client, keys) = (Arc::clone(&clients[task]), Arc::clone(&keys));
+            async move {
+                client.read(&keys[number]).await;
+                client.write(&plain(&format!("{round} {number}"), 1)).await;
+            }
+        })
+        .await;
+        beside.took(took, bare);
     }
     beside.print(&format!("{unlocks} unlocks from {TASKS} tasks"));
+    beside_alone(&clients[0], "unlocks", unlocks, took, 1).await;
+    let newcomers = vault.clone();
+    let took = from_tasks(unlocks, move |_, number| {
+        let vault = newcomers.clone();
+        async move { vault.enroll(&id(usize::MAX, number), [], &tester(), &test_ground()).await.unwrap() }
+    })
+    .await;
+    beside_alone(&clients[0], "enrolments", unlocks, took, 6).await;
 }
 
 fn main() {

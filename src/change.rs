@@ -37,6 +37,12 @@ impl<T> Change<T> {
         Change { entry, events: Vec::new(), log, expect: Vec::new(), writes: Vec::new(), removed: None, out }
     }
 
+    /// The same, with something else to give.
+    pub(crate) fn giving<U>(self, out: U) -> Change<U> {
+        let Change { entry, events, log, expect, writes, removed, .. } = self;
+        Change { entry, events, log, expect, writes, removed, out }
+    }
+
     pub(crate) fn event(mut self, event: Event) -> Self {
         self.events.push(event);
         self

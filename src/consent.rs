@@ -118,7 +118,8 @@ impl Consent {
 
 impl Vault {
     /// Records a consent to purpose `P`, with its evidence. After a withdrawal it lets the purpose stand again: within
-    /// the grace period with the same key, later with a new one, under which nothing opens that was sealed before.
+    /// the grace period with the same key, later with a new one, under which nothing opens that was sealed before. One to an
+    /// older notice than before may end what stood by that: then it returns when that holds in all processes.
     ///
     /// # Errors
     ///
@@ -131,11 +132,12 @@ impl Vault {
         ground: &Ground,
     ) -> Result<()> {
         let inner = &self.0;
-        let consents = inner.checked([Consent::to::<P>(evidence)])?;
-        let consenting = |subject: &Subject, entry| {
-            inner.consenting(&subject.tag, entry, &consents, P::NUMBER, actor, ground)
-        };
-        inner.change(id, &[], consenting).await?;
+        let consent = inner.checked_one(Consent::to::<P>(evidence))?;
+        let consenting =
+            |subject: &Subject, entry| inner.consenting(&subject.tag, entry, &consent, actor, ground);
+        if inner.change(id, &[], consenting).await?.out {
+            inner.wait_out_bound().await;
+        }
         Ok(())
     }
 
@@ -165,32 +167,31 @@ impl Vault {
 impl Inner {
     /// Consents as they are recorded: to registered purposes whose basis is consent, given now unless they say when.
     pub(crate) fn checked(&self, consents: impl IntoIterator<Item = Consent>) -> Result<Vec<Consent>> {
-        let now = self.clock.wall();
-        let mut checked = Vec::new();
-        for mut consent in consents {
-            match self.basis(consent.purpose) {
-                Some(Basis::Consent) => {}
-                Some(_) => return Err(Misuse::NotConsent.into()),
-                None => return Err(Misuse::UnknownPurpose.into()),
-            }
-            if consent.evidence.at_ms == i64::MIN {
-                consent.evidence.at_ms = now;
-            }
-            checked.push(consent);
-        }
-        Ok(checked)
+        consents.into_iter().map(|consent| self.checked_one(consent)).collect()
     }
 
-    /// What a consent makes of an entry.
+    pub(crate) fn checked_one(&self, mut consent: Consent) -> Result<Consent> {
+        match self.basis(consent.purpose) {
+            Some(Basis::Consent) => {}
+            Some(_) => return Err(Misuse::NotConsent.into()),
+            None => return Err(Misuse::UnknownPurpose.into()),
+        }
+        if consent.evidence.at_ms == i64::MIN {
+            consent.evidence.at_ms = self.clock.wall();
+        }
+        Ok(consent)
+    }
+
+    /// What a consent makes of an entry; `true` where it may end what stood by the one before.
     pub(crate) fn consenting(
         &self,
         tag: &Tag,
         entry: Option<crate::entry::Entry>,
-        consents: &[Consent],
-        purpose: u16,
+        consent: &Consent,
         actor: &Actor,
         ground: &Ground,
-    ) -> Result<Change<()>> {
+    ) -> Result<Change<bool>> {
+        let purpose = consent.purpose;
         let mut entry = entry.ok_or(Error::NotEnrolled)?;
         let log = self.entry_by(Action::Consent, actor, ground)?.for_purpose(purpose);
         let log = self.about(log, &entry);
@@ -200,36 +201,32 @@ impl Inner {
         if generation.forgotten.is_some() {
             return Err(Erased::Forgotten.into());
         }
-        let (mut event, mut renewed) = (None, false);
-        for consent in consents {
-            let standing = generation.purposes.entry(consent.purpose).or_default();
-            let former = standing.consent.replace(consent.evidence.clone());
-            let lower = former.is_some_and(|former| former.notice_version > consent.evidence.notice_version);
-            if let Some(due) = standing.withdrawn.take() {
-                if standing.held {
-                    // The key is kept as evidence, and must not serve its purpose again.
-                    return Err(Erased::Purpose.into());
-                }
-                if due <= self.trusted_today() {
-                    // The grace is over: what was sealed before stays closed, whether a shred has run or not.
-                    entry.keys.remove(&(generation.number, consent.purpose));
-                    renewed = true;
-                }
-                standing.remade |= !entry.keys.contains_key(&(generation.number, consent.purpose));
-                entry.meta.state = entry.meta.state.saturating_add(1);
-                event =
-                    Some(Event::Consented { tag: *tag, state: entry.meta.state, purpose: consent.purpose });
-            } else if lower {
-                // It may take away what stood by the higher one: nobody goes on by that.
-                entry.meta.state = entry.meta.state.saturating_add(1);
-                event =
-                    Some(Event::Consented { tag: *tag, state: entry.meta.state, purpose: consent.purpose });
+        let standing = generation.purposes.entry(purpose).or_default();
+        let former = standing.consent.replace(consent.evidence.clone());
+        let lower = former.is_some_and(|former| former.notice_version > consent.evidence.notice_version);
+        let (mut given_back, mut renewed) = (false, false);
+        if let Some(due) = standing.withdrawn.take() {
+            if standing.held {
+                // The key is kept as evidence, and must not serve its purpose again.
+                return Err(Erased::Purpose.into());
             }
-            if let Entry::Vacant(place) = entry.keys.entry((generation.number, consent.purpose)) {
-                place.insert(Secret::random()?);
+            if due <= self.trusted_today() {
+                // The grace is over: what was sealed before stays closed, whether a shred has run or not.
+                entry.keys.remove(&(generation.number, purpose));
+                renewed = true;
             }
+            standing.remade |= !entry.keys.contains_key(&(generation.number, purpose));
+            given_back = true;
         }
-        let mut change = Change::new(entry, log, ());
+        if let Entry::Vacant(place) = entry.keys.entry((generation.number, purpose)) {
+            place.insert(Secret::random()?);
+        }
+        // One to an older notice may take away what stood by the newer one: nobody goes on by that.
+        let event = (given_back || lower).then(|| {
+            entry.meta.state = entry.meta.state.saturating_add(1);
+            Event::Consented { tag: *tag, state: entry.meta.state, purpose }
+        });
+        let mut change = Change::new(entry, log, lower);
         change.events.extend(event);
         change.removed = renewed.then(|| self.trusted_today());
         Ok(change)

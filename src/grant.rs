@@ -283,7 +283,7 @@ impl Core {
         }
         self.fresh.check(now, |state, fence| {
             let actors: Vec<(u8, &str)> =
-                self.token.actors.iter().map(|a| (a.kind().number(), a.name())).collect();
+                self.token.actors().map(|a| (a.kind().number(), a.name())).collect();
             if state.revoked(&self.token.id, &actors, self.purpose, self.token.key) {
                 return Err(Denied::Revoked.into());
             }

@@ -138,9 +138,9 @@ impl Staging<'_> {
         actor: &Actor,
         ground: &Ground,
     ) -> Result<Staged<()>> {
-        let consents = self.0.checked([Consent::to::<P>(evidence)])?;
+        let consent = self.0.checked_one(Consent::to::<P>(evidence))?;
         let consenting = |subject: &Subject, entry| {
-            self.0.consenting(&subject.tag, entry, &consents, P::NUMBER, actor, ground)
+            Ok(self.0.consenting(&subject.tag, entry, &consent, actor, ground)?.giving(()))
         };
         self.change(id, consenting).await
     }

@@ -329,7 +329,7 @@ impl Inner {
         for entry in self.refusals(Action::Ticket, verified, header.purpose, &each)? {
             self.log(entry).await?;
         }
-        let contents = Contents { label: label.to_owned(), fields: verified.fields.clone(), subjects };
+        let contents = Contents { label: label.to_owned(), fields: verified.fields().cloned(), subjects };
         let ticket = Ticket::seal(header, &contents, drawn, self.ring().signing().expose())?;
         Ok(TicketReceipt { ticket, ends_ms: header.ends_ms, each })
     }

@@ -31,6 +31,7 @@ mod tests;
 pub(crate) mod tlv;
 mod verify;
 
+use std::sync::Arc;
 use std::{fmt, str::FromStr};
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
@@ -69,6 +70,11 @@ const LAST_SECOND: i64 = 253_402_300_799;
 pub struct Token {
     text: Zeroizing<String>,
     bytes: Zeroizing<Vec<u8>>,
+    said: Arc<Said>,
+}
+
+/// What a token says, verified or not. No secret: its MAC is not among it.
+pub(crate) struct Said {
     head: Head,
     cuts: Vec<Cut>,
 }
@@ -108,19 +114,19 @@ impl Token {
     /// The id that the token says it has. The vault may have issued none such.
     #[must_use]
     pub fn unverified_id(&self) -> [u8; 16] {
-        self.head.id
+        self.said.head.id
     }
 
     /// The number of the purpose that the token says it is for.
     #[must_use]
     pub fn unverified_purpose(&self) -> u16 {
-        self.head.purpose
+        self.said.head.purpose
     }
 
     /// When the token says it ends: the first second in which it is refused, since 1970-01-01T00:00:00Z.
     #[must_use]
     pub fn unverified_expiry(&self) -> i64 {
-        self.cuts.iter().filter_map(|cut| cut.expires).fold(self.head.expires, i64::min)
+        self.said.cuts.iter().filter_map(|cut| cut.expires).fold(self.said.head.expires, i64::min)
     }
 
     fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Result<Self> {
@@ -145,7 +151,7 @@ impl Token {
             }
             cuts.push(Cut::decode(block)?);
         }
-        Ok(Token { text, bytes, head, cuts })
+        Ok(Token { text, bytes, said: Arc::new(Said { head, cuts }) })
     }
 
     /// Puts the parts together; the parser has the last word on what was put together.
@@ -171,10 +177,16 @@ impl FromStr for Token {
     }
 }
 
+impl fmt::Debug for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Said(..)")
+    }
+}
+
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(cv1…, id ")?;
-        self.head.id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        self.said.head.id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
         f.write_str(")")
     }
 }

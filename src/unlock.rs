@@ -171,7 +171,7 @@ impl Inner {
 
     /// Whether the token, or an actor that it names, was revoked.
     pub(crate) fn revoked(&self, token: &Verified) -> bool {
-        let actors: Vec<(u8, &str)> = token.actors.iter().map(|a| (a.kind().number(), a.name())).collect();
+        let actors: Vec<(u8, &str)> = token.actors().map(|a| (a.kind().number(), a.name())).collect();
         self.journal.with(|s| s.revoked(&token.id, &actors, token.purpose, token.key))
     }
 
@@ -451,11 +451,11 @@ impl Inner {
     ) -> Result<crate::log::Entry> {
         let mut entry = self
             .entry(action, outcome)
-            .by(token.actors.clone())?
-            .because(token.ground.clone())
+            .by(token.actors().cloned().collect())?
+            .because(token.ground().clone())
             .under_token(token.id)
             .for_purpose(purpose);
-        if let Some(fields) = &token.fields {
+        if let Some(fields) = token.fields() {
             entry = entry.touching(fields.clone());
         }
         Ok(entry)

@@ -277,8 +277,14 @@ fn a_consent_that_another_process_was_given_opens_at_once_and_a_lower_one_closes
     drop(shop.unlock::<Offers>(&token).unwrap());
     assert!(shop.remembers::<Offers>(&token));
 
-    // Recorded later, about an older notice: what counts now is not enough.
+    // Recorded later, about an older notice: what counts now is not enough. When that returns, no grant of another process
+    // goes on by the newer one.
+    let sealer = block_on(there.sealer::<Note>(&shop.id, &tester(), &test_ground())).unwrap();
+    let sealed = sealer.seal(Note { body: Bytes::parse(b"new").unwrap() }).unwrap();
+    let grant = shop.unlock::<Offers>(&token).unwrap();
+    assert!(sealed.open(&grant).is_ok());
     block_on(there.consent::<Offers>(&shop.id, evidence(1), &tester(), &test_ground())).unwrap();
+    assert!(sealed.open(&grant).is_err());
     for _ in 0..2 {
         assert_eq!(shop.unlock::<Offers>(&token).unwrap_err(), Error::Erased(Erased::Purpose));
     }

@@ -78,10 +78,10 @@ impl<'a> Narrowing<'a> {
         if self.cut == Cut::default() {
             return Err(Misuse::Setting.into());
         }
-        if self.token.cuts.len() >= MAX_NARROWINGS {
+        if self.token.said.cuts.len() >= MAX_NARROWINGS {
             return Err(Unsupported::Parameters.into());
         }
-        let mut reach = Reach::after(&self.token.head, &self.token.cuts)?;
+        let mut reach = Reach::after(&self.token.said.head, &self.token.said.cuts)?;
         reach.cut(&self.cut)?;
         if reach.not_before >= reach.expires {
             return Err(Misuse::Period.into());

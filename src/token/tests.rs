@@ -119,7 +119,7 @@ fn a_token_says_unverified_what_it_was_issued_for() {
     assert_eq!(token.unverified_expiry(), END - 5);
     let verified = check(&token).unwrap();
     assert_eq!((verified.id, verified.purpose, verified.not_before), ([3; 16], 1, START));
-    assert_eq!((verified.expires, verified.ground.code()), (END - 5, "parcel"));
+    assert_eq!((verified.expires, verified.ground().code()), (END - 5, "parcel"));
     assert!(verified.reaches(&id("anyone")) && verified.covers("order", 1));
 }
 
@@ -165,7 +165,7 @@ fn abuse_14_forged_and_foreign_tokens_look_alike() {
     not_ours(accepts(&join(&blocks(&token), &[0; 32])));
 
     // Another vault's claim under this vault's MAC: only a fault of ours could make it.
-    let mut head = token.head.clone();
+    let mut head = token.said.head.clone();
     head.vault = [8; 16];
     let block = head.encode();
     let mac = key().mac(&[b"customer-vault/v1/token/head", VAULT.bytes(), &block]);
@@ -223,7 +223,7 @@ fn abuse_14_claims_out_of_order_twice_or_unknown_are_refused_even_under_a_right_
 
 #[test]
 fn a_head_that_lacks_a_claim_or_has_an_unknown_one_is_refused() {
-    let head = plain().head.encode();
+    let head = plain().said.head.encode();
     let claims = || {
         let mut reader = tlv::Claims::new(&head);
         std::iter::from_fn(move || reader.next().unwrap()).collect::<Vec<_>>()
@@ -320,7 +320,7 @@ fn abuse_15_far_and_negative_moments_are_refused() {
         (i64::MAX, i64::MIN),
     ] {
         assert_eq!(issued(None, None, start, end).err(), Some(Misuse::Period.into()), "{start} {end}");
-        let head = Head { not_before: start, expires: end, ..plain().head };
+        let head = Head { not_before: start, expires: end, ..plain().said.head.clone() };
         assert_eq!(Head::decode(&head.encode()), Err(Malformed::Content.into()), "{start} {end}");
     }
     for far in [-1, i64::MIN, i64::MAX, LAST_SECOND + 1] {
@@ -332,7 +332,7 @@ fn abuse_15_far_and_negative_moments_are_refused() {
 #[test]
 fn every_level_that_names_subjects_has_to_name_this_one() {
     let listed = issued(Some(&[id("alice"), id("bob"), id("alice")]), None, START, END).unwrap();
-    assert_eq!(listed.head.subjects.as_ref().map(Vec::len), Some(2));
+    assert_eq!(listed.said.head.subjects.as_ref().map(Vec::len), Some(2));
     let reaches = |token: &Token, name: &str| check(token).unwrap().reaches(&id(name));
     assert!(reaches(&listed, "alice") && reaches(&listed, "bob") && !reaches(&listed, "carol"));
     let bob = listed.narrow().subject(&id("bob")).done().unwrap();
@@ -359,8 +359,8 @@ fn abuse_17_hints_of_one_subject_have_nothing_in_common() {
     let once = listed.narrow().subject(&alice).done().unwrap();
     let twice = once.narrow().subject(&alice).done().unwrap();
     assert!(check(&twice).unwrap().reaches(&alice));
-    let mut hints: Vec<_> = twice.cuts.iter().filter_map(|cut| cut.subject).collect();
-    hints.extend(twice.head.subjects.clone().unwrap());
+    let mut hints: Vec<_> = twice.said.cuts.iter().filter_map(|cut| cut.subject).collect();
+    hints.extend(twice.said.head.subjects.clone().unwrap());
     // Another token for the same subject, and the same narrowing of it.
     let claims = Claims {
         id: [4; 16],
@@ -373,15 +373,15 @@ fn abuse_17_hints_of_one_subject_have_nothing_in_common() {
         fields: None,
     };
     let other = issue(&key(), &VAULT, &claims).unwrap().narrow().subject(&alice).done().unwrap();
-    hints.extend(other.cuts.iter().filter_map(|cut| cut.subject));
-    hints.extend(other.head.subjects.clone().unwrap());
+    hints.extend(other.said.cuts.iter().filter_map(|cut| cut.subject));
+    hints.extend(other.said.head.subjects.clone().unwrap());
     let count = hints.len();
     hints.sort_unstable();
     hints.dedup();
     assert_eq!((count, hints.len()), (5, 5));
     // What a later holder could try: the MAC that it holds.
     let own = Prf::new(Parts::split(&twice.bytes).unwrap().mac);
-    assert!(twice.cuts.iter().all(|cut| cut.subject != Some(subject_hint(&own, &alice))));
+    assert!(twice.said.cuts.iter().all(|cut| cut.subject != Some(subject_hint(&own, &alice))));
 }
 
 #[test]
@@ -392,9 +392,9 @@ fn abuse_17_a_chain_of_sixteen_names_every_actor_and_a_seventeenth_is_refused() 
         token = token.narrow().actor(actor).expires_at(END - n).done().unwrap();
     }
     let verified = check(&token).unwrap();
-    assert_eq!((verified.actors.len(), verified.expires), (17, END - 16));
-    assert_eq!(verified.actors[0].name(), "labels");
-    assert_eq!(verified.actors[16].name(), "carrier-16");
+    let actors: Vec<&str> = verified.actors().map(Actor::name).collect();
+    assert_eq!((actors.len(), verified.expires), (17, END - 16));
+    assert_eq!((actors[0], actors[16]), ("labels", "carrier-16"));
     let more = token.narrow().expires_at(START + 1).done();
     assert_eq!(more.err(), Some(Unsupported::Parameters.into()));
     let block = Cut { expires: Some(START + 1), ..Cut::default() }.encode();

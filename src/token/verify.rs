@@ -1,9 +1,11 @@
 //! What only the vault can do: issue, and verify.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use super::claims::Reach;
-use super::{FieldRef, Fields, Head, LAST_SECOND, MAX_SUBJECTS, Parts, Token, VERSION};
+use super::{FieldRef, Fields, Head, LAST_SECOND, MAX_SUBJECTS, Parts, Said, Token, VERSION};
 use crate::actor::{Actor, Ground, SubjectId};
 use crate::crypto::{self, Prf};
 use crate::error::{Denied, Misuse, Result, Unsupported};
@@ -65,35 +67,28 @@ pub(crate) fn issue(key: &Prf, vault: &VaultId, claims: &Claims<'_>) -> Result<T
 ///
 /// [`Denied::NotOurs`] for one that is forged, altered or another vault's; [`Denied::Wider`].
 pub(crate) fn verify(key: &Prf, vault: &VaultId, token: &Token) -> Result<Verified> {
+    let Said { head, cuts } = &*token.said;
     let mut parts = Parts::split(&token.bytes)?;
     let mut mac = head_mac(key, vault, parts.head);
-    let mut levels = Vec::with_capacity(token.cuts.len());
+    let mut checks = Vec::new();
+    let mut names = cuts.iter().map(|cut| cut.subject);
     while let Some(block) = parts.next_block()? {
         let level = Prf::new(&mac);
         mac = next_mac(&level, block);
-        levels.push(level);
+        if let Some(hint) = names.next().flatten() {
+            checks.push(SubjectCheck { key: level, hint: Some(hint) });
+        }
     }
     // In constant time, or a forger could find a MAC byte by byte.
-    if !crypto::equal(mac.as_slice(), parts.mac) || token.head.vault != *vault.bytes() {
+    if !crypto::equal(mac.as_slice(), parts.mac) || head.vault != *vault.bytes() {
         return Err(Denied::NotOurs.into());
     }
-    let head = &token.head;
-    let reach = Reach::after(head, &token.cuts)?;
-    let actors = std::iter::once(&head.actor).chain(token.cuts.iter().filter_map(|cut| cut.actor.as_ref()));
-    let of_head = head.subjects.as_ref().map(|hints| (hint_key(key, &head.id), hints.clone()));
-    let of_cuts =
-        levels.into_iter().zip(&token.cuts).filter_map(|(level, cut)| Some((level, vec![cut.subject?])));
-    Ok(Verified {
-        key: 0,
-        id: head.id,
-        purpose: head.purpose,
-        actors: actors.cloned().collect(),
-        ground: head.ground.clone(),
-        not_before: reach.not_before,
-        expires: reach.expires,
-        fields: reach.fields.cloned(),
-        checks: of_head.into_iter().chain(of_cuts).map(|(key, hints)| SubjectCheck { key, hints }).collect(),
-    })
+    let Reach { not_before, expires, .. } = Reach::after(head, cuts)?;
+    if head.subjects.is_some() {
+        checks.push(SubjectCheck { key: hint_key(key, &head.id), hint: None });
+    }
+    let (id, purpose, said) = (head.id, head.purpose, Arc::clone(&token.said));
+    Ok(Verified { key: 0, id, purpose, not_before, expires, said, checks })
 }
 
 /// A token that this vault issued. It may have expired, or have been revoked.
@@ -103,15 +98,12 @@ pub(crate) struct Verified {
     pub(crate) key: u16,
     pub(crate) id: [u8; 16],
     pub(crate) purpose: u16,
-    /// To whom it was issued, then those whom the narrowings name: revoking any of them ends it.
-    pub(crate) actors: Vec<Actor>,
-    pub(crate) ground: Ground,
     /// Seconds since 1970.
     pub(crate) not_before: i64,
     /// Seconds since 1970.
     pub(crate) expires: i64,
-    /// `None` for every field.
-    pub(crate) fields: Option<Fields>,
+    /// Shared with the token: nothing of it is copied.
+    said: Arc<Said>,
     checks: Vec<SubjectCheck>,
 }
 
@@ -135,9 +127,31 @@ impl Verified {
         }
     }
 
+    /// To whom it was issued, then those whom the narrowings name: revoking any of them ends it.
+    pub(crate) fn actors(&self) -> impl Iterator<Item = &Actor> {
+        let further = self.said.cuts.iter().filter_map(|cut| cut.actor.as_ref());
+        std::iter::once(&self.said.head.actor).chain(further)
+    }
+
+    pub(crate) fn ground(&self) -> &Ground {
+        &self.said.head.ground
+    }
+
+    /// `None` for every field. The last narrowing that names some has the fewest.
+    pub(crate) fn fields(&self) -> Option<&Fields> {
+        let cut = self.said.cuts.iter().rev().find_map(|cut| cut.fields.as_ref());
+        cut.or(self.said.head.fields.as_ref())
+    }
+
     /// Whether it reaches the subject: each level that names subjects has to name this one.
     pub(crate) fn reaches(&self, id: &SubjectId) -> bool {
-        self.checks.iter().all(|check| check.admits(id))
+        self.checks.iter().all(|SubjectCheck { key, hint }| {
+            let ours = subject_hint(key, id);
+            let of_head = || self.said.head.subjects.iter().flatten();
+            // Without a short cut, so that the time does not tell which of the hints is the subject's.
+            let named = |found: bool, stated: &[u8; 16]| found | crypto::equal(stated, &ours);
+            hint.as_ref().map_or_else(|| of_head().fold(false, named), |hint| crypto::equal(hint, &ours))
+        })
     }
 
     /// Whether it was narrowed to subjects.
@@ -147,23 +161,16 @@ impl Verified {
 
     /// Whether it reaches the field.
     pub(crate) fn covers(&self, record: &str, number: u16) -> bool {
-        self.fields.as_ref().is_none_or(|fields| fields.covers(record, number))
+        self.fields().is_none_or(|fields| fields.covers(record, number))
     }
 }
 
-/// The hints of one level, with the key that recomputes them; the key wipes itself.
+/// A level that names subjects, with the key that recomputes its hints; the key wipes itself.
 #[derive(Debug)]
 struct SubjectCheck {
     key: Prf,
-    hints: Vec<[u8; 16]>,
-}
-
-impl SubjectCheck {
-    fn admits(&self, id: &SubjectId) -> bool {
-        let hint = subject_hint(&self.key, id);
-        // Without a short cut, so that the time does not tell which of the hints is the subject's.
-        self.hints.iter().fold(false, |found, stated| found | crypto::equal(stated, &hint))
-    }
+    /// That of a narrowing; `None` for those of the head.
+    hint: Option<[u8; 16]>,
 }
 
 pub(super) fn subject_hint(key: &Prf, id: &SubjectId) -> [u8; 16] {

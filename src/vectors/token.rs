@@ -71,15 +71,15 @@ fn vector(name: &str, show: &str, text: &str, result: &str) {
         "result": result,
     });
     if let Ok(verified) = verified {
-        let actors: Vec<String> = verified.actors.iter().map(ToString::to_string).collect();
-        let fields: Vec<_> = verified.fields.iter().flat_map(Fields::iter).collect();
+        let actors: Vec<String> = verified.actors().map(ToString::to_string).collect();
+        let fields: Vec<_> = verified.fields().into_iter().flat_map(Fields::iter).collect();
         let reaches: Vec<&str> =
             ["alice", "bob", "carol"].into_iter().filter(|id| verified.reaches(&subject(id))).collect();
         vector["claims"] = json!({
             "id": hex(&verified.id),
             "purpose": verified.purpose,
             "actors": actors,
-            "ground": verified.ground.code(),
+            "ground": verified.ground().code(),
             "not_before": verified.not_before,
             "expires": verified.expires,
             "fields": fields,

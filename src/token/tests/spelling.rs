@@ -76,8 +76,8 @@ fn any_fields() -> impl Strategy<Value = Option<Vec<FieldRef>>> {
 }
 
 fn reencoded(token: &Token) -> Vec<u8> {
-    let mut all = vec![token.head.encode()];
-    all.extend(token.cuts.iter().map(Cut::encode));
+    let mut all = vec![token.said.head.encode()];
+    all.extend(token.said.cuts.iter().map(Cut::encode));
     join(&all, &mac(token))
 }
 
