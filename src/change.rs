@@ -7,7 +7,7 @@ use crate::actor::SubjectId;
 use crate::clock::Day;
 use crate::crypto;
 use crate::entry::Entry;
-use crate::error::{Error, Malformed, Misuse, Result};
+use crate::error::{Error, Malformed, Misuse, Result, StoreError};
 use crate::journal::{Event, FENCE};
 use crate::key::Tag;
 use crate::log;
@@ -128,11 +128,17 @@ impl Inner {
         Ok(Some(made.out.into_iter().map(changed).collect()))
     }
 
-    /// Adds the writing of an entry to a batch, and says where it lies from then on. One that lies under a former lookup
+    /// Adds the writing of an entry to a batch, and says where it lies from then on, and whether it has moved. One that lies under a former lookup
     /// key comes to lie under the one that is used, unless something of it is to be destroyed now: that is destroyed
     /// where it lies.
-    fn put_subject(&self, subject: &Subject, entry: &mut Entry, due: bool, draft: &mut Draft) -> Result<Tag> {
-        let mut leaves = None;
+    fn put_subject(
+        &self,
+        subject: &Subject,
+        entry: &mut Entry,
+        due: bool,
+        draft: &mut Draft,
+    ) -> Result<(Tag, bool)> {
+        let (mut leaves, mut moved) = (None, false);
         let found = match &subject.other {
             Some(Other::Newest(newest)) if !due => {
                 let place = tag_of(&subject.found.name).ok_or(Malformed::Length)?;
@@ -144,7 +150,7 @@ impl Inner {
                 }
                 entry.meta.left.push((place, true));
                 entry.meta.lookup = subject.lookup.unwrap_or_default();
-                leaves = Some(&subject.found);
+                (leaves, moved) = (Some(&subject.found), true);
                 newest
             }
             Some(Other::Newest(_)) => &subject.found,
@@ -166,7 +172,7 @@ impl Inner {
         if let Some(former) = leaves {
             Tree::take_entry(former, draft);
         }
-        tag_of(&found.name).ok_or(Malformed::Length.into())
+        Ok((tag_of(&found.name).ok_or(Malformed::Length)?, moved))
     }
 
     /// Reads subjects, decides, and says what to commit; `None` where they were read too early.
@@ -178,8 +184,15 @@ impl Inner {
     ) -> Result<Option<Assembled<Vec<Result<T>>>>> {
         let mut draft = Draft::new()?;
         let (mut out, mut events, mut logs) = (Vec::with_capacity(ids.len()), Vec::new(), Vec::new());
-        let mut fence = None;
-        for (place, subject) in self.read_subjects(ids, more).await?.into_iter().enumerate() {
+        let (mut fence, mut moves) = (None, 0_u32);
+        let subjects = self.read_subjects(ids, more).await?;
+        if self.journal.with(|state| state.course.recovering) {
+            // A copy was put in the store's place while this process had it open: what is changed now may be replaced.
+            return Err(StoreError::Unfinished.into());
+        }
+        // Nobody moves before the witness knows of the change: who recovers a copy from before has to hear of it.
+        let may_move = self.ring().lookup().1.is_none() || self.journal.complete().await.is_ok();
+        for (place, subject) in subjects.into_iter().enumerate() {
             let one = || {
                 let subject = subject?;
                 let entry = self.tree.entry(&subject.found)?;
@@ -194,10 +207,18 @@ impl Inner {
                     // unlock could be linked to the tombstone (ABUSE 44).
                     change.log.anonymous(crypto::random()?)
                 };
+                change.entry.keep_hold()?;
                 // From here on it is in the batch.
-                let place = self.put_subject(&subject, &mut change.entry, due, &mut draft)?;
+                let (place, moved) =
+                    self.put_subject(&subject, &mut change.entry, due || !may_move, &mut draft)?;
+                moves = moves.saturating_add(moved.into());
                 if let Some(day) = change.entry.next_due() {
                     draft.put(&due_name(day, &place), Vec::new());
+                    if !moved && let Some(Other::Newest(other) | Other::Former(other)) = &subject.other {
+                        // Another copy may have an entry there of which this store knows nothing.
+                        let other = tag_of(&other.name).ok_or(Malformed::Length)?;
+                        draft.put(&due_name(day, &other), vec![1]);
+                    }
                 }
                 if let Some(day) = change.removed {
                     // Older copies have it, of every bucket that the entry has lain in.
@@ -218,6 +239,9 @@ impl Inner {
                 Ok(change.out)
             };
             out.push(one());
+        }
+        if moves > 0 {
+            events.push(Event::Moved { subjects: moves });
         }
         let (mut batch, mut lines) = (draft.done(), Vec::new());
         if !events.is_empty() {

@@ -170,6 +170,14 @@ impl Generation {
 }
 
 impl Entry {
+    /// Where it is held and there was nothing to keep, a hold key comes with the first key to keep.
+    pub(crate) fn keep_hold(&mut self) -> Result<()> {
+        if self.meta.held.is_some() && self.hold.is_none() && !self.keys.is_empty() {
+            self.hold = Some(Secret::random()?);
+        }
+        Ok(())
+    }
+
     pub(crate) fn newest(&self) -> Option<&Generation> {
         self.meta.generations.last()
     }

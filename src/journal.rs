@@ -14,11 +14,12 @@ use crate::store::{Batch, Committed, Expect, Key, Range, Rows, Versioned};
 use crate::wire::{Put as _, Reader};
 use crate::witness::{Line, MAX_LINE, Memory, Remembers};
 
+mod due;
 mod event;
 mod state;
 
 pub(crate) use event::{Event, Revocation};
-pub(crate) use state::{Fence, State};
+pub(crate) use state::{Course, Fence, State};
 
 const CHAIN: &[u8] = b"customer-vault/v1/journal";
 
@@ -203,7 +204,7 @@ impl Journal {
             (Head { number: line.number, hash }, store.number)
         } else {
             self.catch_up(store, 0).await?;
-            if self.with(|state| state.recovering) {
+            if self.with(|state| state.course.recovering) {
                 // An earlier attempt has written everything back, and has said so.
                 return Ok(());
             }

@@ -60,7 +60,7 @@ impl Vault {
     ///
     /// # Errors
     ///
-    /// What the store says. What was moved until then stays moved: call it again with all.
+    /// What store and witness say: nobody moves before the witness knows of the change. What was moved until then stays moved: call it again with all.
     pub async fn move_subjects(&self, ids: &[SubjectId], actor: &Actor, ground: &Ground) -> Result<Moved> {
         let work = Moving { inner: &self.0, ids, actor, ground };
         let mut moved = Moved::default();
@@ -131,6 +131,7 @@ impl Work for Moving<'_> {
     }
 
     async fn part(&self, part: &[Mover]) -> Result<Option<Vec<Result<Changed<()>>>>> {
+        self.inner.journal.complete().await?;
         let ids: Vec<&SubjectId> = part.iter().map(|mover| &mover.id).collect();
         let edit = |_: usize, subject: &Subject, entry: Option<Entry>| {
             let entry = entry.ok_or(Error::NotEnrolled)?;

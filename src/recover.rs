@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 use crate::change::due_name;
 use crate::clock::Day;
 use crate::entry::{Entry, Forgotten, Generation, Held};
-use crate::error::{Error, Result};
-use crate::journal::{Event, Journal, State};
+use crate::error::{Error, Result, RolledBack};
+use crate::journal::{Course, Event, Journal, State};
 use crate::key::{Secret, Tag};
 use crate::store::Committed;
 use crate::tree::{ATTEMPTS, Draft, Tree};
@@ -16,8 +16,21 @@ use crate::tree::{ATTEMPTS, Draft, Tree};
 /// replaces the root. Returns how many lines were lost. It may be run again after a crash: each step finds its own work done.
 ///
 /// Where entries may have moved, all are looked at, so that no row that says where one lies can be taken away.
-pub(crate) async fn replay(tree: &Tree, journal: &Journal, now_ms: i64) -> Result<u64> {
+///
+/// # Errors
+///
+/// [`RolledBack::Mixed`] before anything is written where the copy's keys are not `believes` to be those of then.
+pub(crate) async fn replay(
+    tree: &Tree,
+    journal: &Journal,
+    now_ms: i64,
+    believes: impl Fn(&Course) -> bool,
+) -> Result<u64> {
     let (lost, fence) = journal.lost().await?;
+    let lines = journal.head_of(fence.as_ref())?.number;
+    if !lost.is_empty() && !journal.with(|state| believes(&state.course_of(lines))) {
+        return Err(RolledBack::Mixed.into());
+    }
     let moved = journal.with(State::moved);
     let whose: HashSet<Tag> = lost.iter().filter_map(|(_, event)| Some(subject_of(event)?.0)).collect();
     let places = if moved && !whose.is_empty() { tree.places_of(&whose).await? } else { HashMap::new() };

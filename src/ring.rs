@@ -17,6 +17,7 @@ use crate::note::VerifierKey;
 use crate::shred::NOTES;
 use crate::store::{Batch, Committed, Key, Versioned};
 use crate::token::{self, Verified};
+use crate::tree::batch::Appears;
 use crate::tree::node::under_root;
 use crate::tree::{ATTEMPTS, Node, Path};
 use crate::vault::{Inner, Vault};
@@ -109,7 +110,8 @@ impl Vault {
     /// believes no checkpoint and no backup's manifest under them; for [`KeyKind::Lookup`] nobody is looked for under the
     /// former key any more. It gives how many keys were retired.
     ///
-    /// Before a lookup key is retired, all entries are opened and looked at: see [`moves`](Self::moves).
+    /// Before a lookup key is retired, all entries are opened and looked at (see [`moves`](Self::moves)), and the keys of the
+    /// whole tree are made anew: that takes as long as writing all entries.
     ///
     /// # Errors
     ///
@@ -134,6 +136,11 @@ impl Vault {
             if moves.left > 0 {
                 return Err(Misuse::InUse.into());
             }
+            // From here on nothing that any copy holds of a former place opens under the keys of now.
+            let _one_at_a_time = inner.maintenance.lock().await;
+            inner.tree.settle_keeper(&inner.journal).await?;
+            inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
+            inner.rotate_whole(Appears::OnTheWay).await?;
         }
         let log = inner.entry_by(Action::RetireKeys, actor, ground)?;
         let retire = |ring: &mut Ring| {
@@ -229,11 +236,15 @@ impl Inner {
 
     /// After a recover: a restored store has the keys of then.
     pub(crate) async fn keys_anew(&self, entry: &Entry) -> Result<()> {
-        let (last, now_ms) = (self.journal.with(|state| state.last_key), self.clock.wall());
+        let (last, lost) = self.journal.with(|state| (state.last_key, state.course.keys_lost));
+        let now_ms = self.clock.wall();
+        if !lost {
+            return Ok(());
+        }
         let anew = |ring: &mut Ring| {
-            let Some(out) = ring.anew(last, now_ms)? else { return Ok(None) };
+            ring.anew(last, now_ms)?;
             let log = entry.clone().counting(Count::Key, ring.tokens_from().into());
-            Ok(Some(Change { out, log, row: None }))
+            Ok(Some(Change { out: (), log, row: None }))
         };
         self.change_ring(anew).await?;
         Ok(())
@@ -271,10 +282,9 @@ impl Inner {
             self.journal.catch_up(head, asked).await?;
             let ring = self.tree.open_under_root(&path, under_root::RING, ring)?;
             let lookup = self.tree.open_under_root(&path, under_root::LOOKUP, lookup)?;
-            let said = self.journal.with(|state| state.ring.map(|ring| ring.sum));
-            let ours = said.is_none_or(|sum| sum == self.journal.sum_of_keys(&ring, &lookup));
+            let sum = self.journal.sum_of_keys(&ring, &lookup);
             let ring = Ring::decode(&ring, &lookup)?;
-            if ours && (said.is_some() || ring.is_first()) {
+            if self.journal.with(|state| state.course.believes(sum, ring.is_first())) {
                 return Ok((path, ring, rows));
             }
             if self.journal.known() == head.number {

@@ -25,6 +25,7 @@ use crate::vault::{Inner, Vault};
 use crate::wire::{Put as _, Reader};
 
 mod bucket;
+mod lines;
 
 /// What a shred has reached: *unreachable*. The store committed without the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +139,7 @@ impl Vault {
                 .or_default()
                 .push(name);
         }
+        let unknown = inner.add_by_lines(today, &mut buckets).await?;
         if buckets.is_empty() {
             return Ok(ShredReceipt { subjects: 0, epoch_left: None, settles_at_ms: None });
         }
@@ -155,7 +157,7 @@ impl Vault {
         inner.sweep().await?;
         let left = inner.left(&removals.id).await?;
         if let Some((_, epoch_left, _)) = left
-            && waiting == 0
+            && (waiting, unknown) == (0, 0)
         {
             // So that it can be said of a backup whether it is older or newer than what was shredded.
             inner.journal.record(&[Event::Shredded { day: today, epoch_left, lines }]).await?;
@@ -341,6 +343,9 @@ impl Inner {
 
     async fn drop_days(&self, removals: &mut Removals, days: &[Day], mark: Day) -> Result<()> {
         while let Some(month) = removals.next().cloned() {
+            if removals.is_absent() {
+                return Err(RolledBack::Mixed.into());
+            }
             let own: Vec<Day> = days.iter().copied().filter(|day| Node::month(*day) == month).collect();
             let mut dropped = false;
             for _ in 0..ATTEMPTS {
@@ -414,6 +419,8 @@ impl Inner {
         let held = self.roots.held().await?;
         let current = self.rows.get(&Node::Root.name()).await?.ok_or(StoreError::Empty)?;
         let current = Epoch::decode(&current.value)?;
+        // A copy that was put right and given up again may have the keys under a root of its own.
+        let branched = self.journal.with(|state| state.branched);
         let mut altered = false;
         for (name, row) in self.rows.all(Range::prefix(Pending::PREFIX)).await? {
             let Ok(pending) = Pending::unwrap(self, &name, &row) else {
@@ -432,7 +439,8 @@ impl Inner {
             };
             // Rows can be altered; what the keeper still holds cannot. No certificate while it could unwrap a root of that
             // epoch or an earlier one, whatever the rows say.
-            let readable = held.iter().any(|root| root.epoch <= epoch && root.id != current.id);
+            let until = epoch.max(branched);
+            let readable = held.iter().any(|root| root.epoch <= until && root.id != current.id);
             if epoch > settled || epoch >= current.epoch || readable {
                 continue;
             }

@@ -11,7 +11,7 @@ use crate::actor::{Actor, Ground};
 use crate::calendar::{AHEAD, Calendar};
 use crate::clock::{Clock, Day};
 use crate::crypto::aead::Suite;
-use crate::error::{Error, Halted, Misuse, Result};
+use crate::error::{Error, Halted, Misuse, Result, StoreError};
 use crate::grant::Now;
 use crate::journal::{Event, FENCE, Journal};
 use crate::keeper::{Roots, VaultId};
@@ -239,7 +239,12 @@ impl Inner {
     }
 
     pub(crate) fn refuse_if_frozen(&self) -> Result<()> {
-        if self.journal.with(|state| state.frozen) { Err(Halted::Frozen.into()) } else { Ok(()) }
+        let (frozen, recovering) = self.journal.with(|state| (state.frozen, state.course.recovering));
+        if recovering {
+            // A copy was put in the store's place while this process had it open, and is being put right.
+            return Err(StoreError::Unfinished.into());
+        }
+        if frozen { Err(Halted::Frozen.into()) } else { Ok(()) }
     }
 }
 

@@ -19,8 +19,12 @@ use customer_vault::value::PersonName;
 use customer_vault::*;
 use pollster::block_on;
 
+#[path = "lookup/branches.rs"]
+mod branches;
 #[path = "lookup/copies.rs"]
 mod copies;
+#[path = "lookup/due.rs"]
+mod due;
 #[path = "lookup/failures.rs"]
 mod failures;
 #[path = "lookup/forks.rs"]

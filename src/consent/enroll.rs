@@ -6,7 +6,7 @@ use crate::change::{Change, Changed, Item, Work, in_parts};
 use crate::entry::{Entry, Generation};
 use crate::error::{Erased, Error, Malformed, Misuse, Result};
 use crate::journal::Event;
-use crate::key::{Secret, Tag};
+use crate::key::Tag;
 use crate::log::Action;
 use crate::vault::{Inner, Subject, Vault};
 
@@ -170,10 +170,6 @@ impl Inner {
             entry.meta.state = entry.meta.state.saturating_add(1);
         }
         Generation::fresh(number, self.clock.wall(), &self.purposes(), &mut entry)?;
-        if entry.meta.held.is_some() && entry.hold.is_none() {
-            // Held when there was nothing to keep.
-            entry.hold = Some(Secret::random()?);
-        }
         if let Some(generation) = entry.meta.generations.last_mut() {
             for consent in consents {
                 generation.purposes.entry(consent.purpose).or_default().consent =

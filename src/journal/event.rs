@@ -86,6 +86,10 @@ pub(crate) enum Event {
         /// Of the rows that hold them: others are not believed.
         sum: [u8; 32],
     },
+    /// Entries have come to lie under the lookup key that is used: a copy without this line has them elsewhere.
+    Moved {
+        subjects: u32,
+    },
     /// A backup is about to leave the store.
     BackupBegun {
         id: [u8; 16],
@@ -213,6 +217,10 @@ impl Event {
                 out.put_u16(*lookup);
                 out.put(sum);
             }
+            Event::Moved { subjects } => {
+                out.put_u8(20);
+                out.put_u32(*subjects);
+            }
             Event::BackupBegun { id, at_ms, epoch, kept_until } => {
                 out.put_u8(30);
                 out.put(id);
@@ -276,6 +284,7 @@ impl Event {
             17 => Event::Notice { purpose: r.u16()?, version: r.u32()? },
             18 => Event::Registry,
             19 => Event::Keys { tokens_from: r.u16()?, last: r.u16()?, lookup: r.u16()?, sum: r.array()? },
+            20 => Event::Moved { subjects: r.u32()? },
             30 => Event::BackupBegun {
                 id: r.array()?,
                 at_ms: r.i64()?,

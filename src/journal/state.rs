@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::due::Due;
 use super::{Event, Revocation};
 use crate::clock::Day;
 use crate::keeper::RootId;
@@ -56,14 +57,27 @@ pub(crate) struct State {
     pub(crate) tokens_from: u16,
     /// The highest number that a key of the vault was given.
     pub(crate) last_key: u16,
+    /// What concerns the keys, and copies that are put right.
+    pub(crate) course: Course,
+    /// What it was after the lines that changed it: so a copy of so many lines has it.
+    courses: Vec<(u64, Course)>,
+    due: Due,
+    /// The highest epoch that was named when the last copy began to be put right: roots of branches that were given up are
+    /// not above it.
+    pub(crate) branched: u64,
+}
+
+/// The keys, and whether an older copy of the store is being put right.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Course {
     /// What the rows of the keys must be; `None` while they are those that the vault was made with.
     pub(crate) ring: Option<RingSum>,
-    /// By the lines that changed them.
-    rings: Vec<(u64, RingSum)>,
-    /// An older copy of the store is being put right.
+    /// An older copy is being put right.
     pub(crate) recovering: bool,
     /// The lookup key was changed after that copy was made: subjects lay elsewhere in what was lost.
     pub(crate) lay_elsewhere: bool,
+    /// Keys were changed after that copy was made, and have not been made anew since.
+    pub(crate) keys_lost: bool,
 }
 
 /// The keys as one change has left them.
@@ -80,22 +94,27 @@ pub(crate) type Day0 = Option<Day>;
 impl State {
     /// Takes in the event of a line.
     pub(super) fn apply(&mut self, line: u64, event: &Event) {
+        self.due.apply(line, event);
         match event {
             // Read again from the lines where somebody asks.
             Event::Created
+            | Event::Moved { .. }
             | Event::BackupBegun { .. }
             | Event::BackupDone { .. }
             | Event::Shredded { .. } => {}
             Event::Restored { lines } => {
-                self.recovering = true;
-                self.keys_of_copy(*lines);
+                self.branched = self.epoch;
+                // Who has read them before has those of what was lost.
+                self.keys = self.keys.saturating_add(1);
+                self.turn(line, Course { recovering: true, ..self.course_of(*lines) });
             }
-            Event::Recovered => (self.recovering, self.lay_elsewhere) = (false, false),
+            Event::Recovered => {
+                self.turn(line, Course { recovering: false, lay_elsewhere: false, ..self.course });
+            }
             Event::Registry => self.registry = self.registry.saturating_add(1),
             Event::Keys { tokens_from, last, lookup, sum } => {
-                let ring = RingSum { lookup: *lookup, sum: *sum };
-                self.ring = Some(ring);
-                self.rings.push((line, ring));
+                let ring = Some(RingSum { lookup: *lookup, sum: *sum });
+                self.turn(line, Course { ring, keys_lost: false, ..self.course });
                 self.last_key = self.last_key.max(*last);
                 self.keys = self.keys.saturating_add(1);
                 self.tokens_from = self.tokens_from.max(*tokens_from);
@@ -154,20 +173,33 @@ impl State {
         self.notices.get(&purpose).copied().unwrap_or(0)
     }
 
-    /// Whether anybody may lie elsewhere than where they were enrolled.
-    pub(crate) fn moved(&self) -> bool {
-        self.rings.iter().any(|(_, ring)| ring.lookup != 0)
+    /// Whom lines name up to a day that no shred has dealt with, each with whether something has left the entry already.
+    pub(crate) fn due(&self, today: Day) -> HashMap<Tag, bool> {
+        self.due.until(today)
     }
 
-    /// A copy that had so many lines has the keys of then. 0 where nobody knows what was away: then no line was.
-    fn keys_of_copy(&mut self, lines: u64) {
+    /// Whether anybody may lie elsewhere than where they were enrolled.
+    pub(crate) fn moved(&self) -> bool {
+        self.courses.iter().any(|(_, course)| course.lookup() != 0)
+    }
+
+    fn turn(&mut self, line: u64, course: Course) {
+        self.course = course;
+        self.courses.push((line, course));
+    }
+
+    /// What a copy of so many lines has, put right from here on. 0 where nobody knows what was away: then no line was.
+    pub(crate) fn course_of(&self, lines: u64) -> Course {
         if lines == 0 {
-            return;
+            return self.course;
         }
-        self.ring = self.rings.iter().rev().find(|(line, _)| *line <= lines).map(|(_, ring)| *ring);
-        let lookup = self.ring.map_or(0, |ring| ring.lookup);
-        let mut since = self.rings.iter().filter(|(line, _)| *line > lines);
-        self.lay_elsewhere |= since.any(|(_, ring)| ring.lookup != lookup);
+        let before = self.courses.partition_point(|(line, _)| *line <= lines);
+        let (before, since) = self.courses.split_at(before);
+        let mut course = before.last().map_or_else(Course::default, |(_, course)| *course);
+        let lookup = course.lookup();
+        course.lay_elsewhere |= since.iter().any(|(_, lost)| lost.lookup() != lookup);
+        course.keys_lost |= since.iter().any(|(_, lost)| lost.ring != course.ring);
+        course
     }
 
     fn new_era(&mut self, tag: &Tag, state: u64) -> &mut Fence {
@@ -196,5 +228,16 @@ impl State {
                 && actors.iter().any(|(kind, name)| self.actors.contains(&(*kind, (*name).to_owned())))
             || self.purposes.get(&purpose).is_some_and(|until| issued_ms <= *until)
             || self.all_until_ms.is_some_and(|until| issued_ms <= until)
+    }
+}
+
+impl Course {
+    fn lookup(&self) -> u16 {
+        self.ring.map_or(0, |ring| ring.lookup)
+    }
+
+    /// Whether rows of the keys are the right ones, by their sum, or as those that the vault was made with.
+    pub(crate) fn believes(&self, sum: [u8; 32], first: bool) -> bool {
+        self.ring.map_or(first, |ring| ring.sum == sum)
     }
 }

@@ -119,12 +119,8 @@ impl Ring {
     }
 
     /// For a store that was restored from before changes of which the journal knows: which keys those were nobody can
-    /// say, so all are made anew, and none of then is believed. `None` where nothing was lost. Lookup keys stay: the entries
-    /// of the copy lie under them.
-    pub(super) fn anew(&mut self, last: u16, made_ms: i64) -> Result<Option<()>> {
-        if self.last >= last {
-            return Ok(None);
-        }
+    /// say, so all are made anew, and none of then is believed. Lookup keys stay: the entries of the copy lie under them.
+    pub(super) fn anew(&mut self, last: u16, made_ms: i64) -> Result<()> {
         let mut next = || {
             self.last = self.last.max(last).checked_add(1).ok_or(Misuse::TooLarge)?;
             Ok::<_, Error>(self.last)
@@ -134,7 +130,7 @@ impl Ring {
         self.index = vec![Keyed { number: index, made_ms, key: Secret::random()? }];
         self.signing = Keyed { number: signing, made_ms, key: Secret::random()? };
         self.former.clear();
-        Ok(Some(()))
+        Ok(())
     }
 
     pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
@@ -211,7 +207,7 @@ impl Ring {
     }
 
     /// Whether these are the keys that the vault was made with.
-    pub(super) fn is_first(&self) -> bool {
+    pub(crate) fn is_first(&self) -> bool {
         self.last == FIRST_LAST && self.lookup() == (0, None)
     }
 

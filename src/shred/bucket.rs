@@ -11,24 +11,34 @@ use crate::error::{Error, Malformed, Result, RolledBack};
 use crate::key::Tag;
 use crate::row::Plain;
 use crate::store::Range;
-use crate::tree::Node;
 use crate::tree::batch::{Appears, BatchId, Removals};
 use crate::tree::node::tag_of;
 use crate::tree::rotate::{Beside, Edit};
+use crate::tree::{ATTEMPTS, Node};
 use crate::vault::Inner;
+
+/// So many buckets one way leads through at most: its row is of some ten megabytes then.
+const WAY: usize = 500_000;
+
+/// A commit that removes nothing has about so many entries.
+const CHILDREN: usize = 500;
 
 impl Inner {
     /// Rotates the buckets in which subjects lay before they moved, of those that have something to destroy: an older copy
     /// of their entries opens under those until then. Gives the places that are dealt with.
     pub(super) async fn rotate_left(&self, places: &[Tag]) -> Result<HashSet<Tag>> {
         let (mut dealt, mut buckets) = (HashSet::new(), BTreeSet::new());
-        if self.ring().lookup() == (0, None) {
+        let (newest, former) = self.ring().lookup();
+        if (newest, former) == (0, None) {
             // Nobody has ever moved.
             return Ok(dealt);
         }
+        let mut whole = false;
         for places in places.chunks(1000) {
             for found in self.tree.find_many(places, &[]).await?.0 {
                 let Some(meta) = self.tree.meta(&found?)? else { continue };
+                // Another copy, or somebody who puts rows back, may have it where nobody can tell.
+                whole |= former.is_some() && meta.lookup != newest;
                 for (place, open) in meta.left {
                     dealt.insert(place);
                     // Also where it is missing, or was rotated since by somebody whose batch may be void: what lies
@@ -38,6 +48,9 @@ impl Inner {
                     }
                 }
             }
+        }
+        if whole {
+            self.rotate_whole(Appears::OnTheWay).await?;
         }
         if buckets.is_empty() {
             return Ok(dealt);
@@ -65,9 +78,14 @@ impl Inner {
     /// In a copy of the store that is put right: new keys for the whole tree, where the copy cannot tell under which buckets
     /// subjects lay in what was lost. What other copies hold of them opens under the former keys alone.
     pub(crate) async fn rotate_where_lost(&self) -> Result<()> {
-        if !self.journal.with(|state| state.lay_elsewhere) && self.ring().lookup().1.is_none() {
+        if !self.journal.with(|state| state.course.lay_elsewhere) && self.ring().lookup().1.is_none() {
             return Ok(());
         }
+        self.rotate_whole(Appears::Anywhere).await
+    }
+
+    /// New keys for every bucket and what is above.
+    pub(crate) async fn rotate_whole(&self, appears: Appears) -> Result<()> {
         let mut targets = Vec::new();
         let mut range = Range::prefix(&[b'n', self.tree.height]);
         loop {
@@ -78,14 +96,42 @@ impl Inner {
                 None => break,
             }
         }
-        if targets.is_empty() {
-            return Ok(());
+        // What is not of the same batch is not taken for put back.
+        let appears = if targets.len() > WAY { Appears::OnTheWay } else { appears };
+        let mut left = targets.as_slice();
+        let mut taken = 0_usize;
+        while !left.is_empty() {
+            let targets = left.get(..WAY).unwrap_or(left).to_vec();
+            let mut removals = self.tree.begin(&self.journal, targets, appears).await?;
+            let whole = self.remove_nothing(&mut removals).await;
+            let made = usize::try_from(removals.made).unwrap_or(usize::MAX);
+            left = left.get(made..).unwrap_or_default();
+            // Another process may have taken it for dead: then it goes on with what was made, and this one with the rest.
+            taken = if made > 0 { 0 } else { taken.saturating_add(1) };
+            match whole {
+                Err(Error::Busy) if taken < ATTEMPTS => {
+                    self.tree.finish_rotations(&self.journal, || self.clock.wall()).await?;
+                    self.left(&removals.id).await?.ok_or(Error::Busy)?;
+                }
+                whole => {
+                    whole?;
+                    self.finish_batch(&removals).await?;
+                }
+            }
         }
-        let mut removals = self.tree.begin(&self.journal, targets, Appears::Anywhere).await?;
+        Ok(())
+    }
+
+    async fn remove_nothing(&self, removals: &mut Removals) -> Result<()> {
+        let mut most = 1_usize;
         while removals.next().is_some() {
-            self.tree.remove_nothing(&self.journal, &mut removals).await?;
+            most = match self.tree.remove_nothing(&self.journal, removals, most).await {
+                Err(Error::Busy) if most > 1 => most.div_ceil(2),
+                children if children? < CHILDREN => most.saturating_mul(2),
+                _ => most.div_ceil(2),
+            };
         }
-        self.finish_batch(&removals).await
+        Ok(())
     }
 
     /// After the last removal of a batch that certifies nothing by itself.
@@ -108,12 +154,33 @@ impl Inner {
         today: Day,
     ) -> Result<(usize, usize)> {
         let (batch, removal) = (removals.id, removals.made);
+        if removals.is_absent() {
+            // The rows that led here go; who is due by the journal is looked for by the next shred.
+            let mut nothing = Nothing { due };
+            self.tree.remove(&self.journal, removals, &[], &mut nothing).await?;
+            return Ok((0, 0));
+        }
         let (seen, waiting) = (HashSet::new(), HashSet::new());
         let mut shredding = Shredding { inner: self, due, left, today, batch, removal, seen, waiting };
         self.tree.remove(&self.journal, removals, &[], &mut shredding).await?;
         let Shredding { seen, waiting, .. } = shredding;
         let done = due.keys().filter(|place| seen.contains(*place) && !waiting.contains(*place)).count();
         Ok((done, waiting.len()))
+    }
+}
+
+/// What a shred does to a bucket that was not there when it began.
+struct Nothing<'a> {
+    due: &'a Due,
+}
+
+impl Edit for Nothing<'_> {
+    fn edit(&mut self, _: &[u8], child: Plain, _: &mut Beside) -> Result<Option<Plain>> {
+        Ok(Some(child))
+    }
+
+    fn rest(&mut self, beside: &mut Beside) {
+        beside.extend(self.due.values().flatten().map(|row| (row.clone(), None)));
     }
 }
 

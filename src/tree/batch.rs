@@ -8,7 +8,7 @@
 //! An older phase that is put back claims less than was done, never more: fewer removals, whose certificates then never
 //! come, or fewer rotations, which are then done again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::error::{Malformed, Result, Unsupported};
 use crate::journal::Journal;
@@ -193,6 +193,8 @@ impl Way {
 pub(crate) struct Removals {
     pub(crate) id: BatchId,
     pub(crate) targets: Vec<Node>,
+    /// Nodes of the way that were not there when the batch began.
+    pub(crate) absent: HashSet<Node>,
     /// How many are made; the next one is from this node of `targets`.
     pub(crate) made: u32,
 }
@@ -201,6 +203,12 @@ impl Removals {
     /// The node to remove from next.
     pub(crate) fn next(&self) -> Option<&Node> {
         self.some(1).first()
+    }
+
+    /// Whether the next one was not there when the batch began. One that appears may have been hidden, and may be put back
+    /// once more unseen: nothing is removed from it.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.next().is_some_and(|node| self.absent.contains(node))
     }
 
     /// So many of those to remove from next, at most.

@@ -9,7 +9,7 @@
 //! batch began was put back, and the batch is void. So is one whose way is missing. What remains is the root, whose
 //! replacement looks at its children in the same manner and writes the epoch that was left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::crypto;
 use crate::error::{Error, Malformed, Result, RolledBack};
@@ -77,13 +77,16 @@ impl Tree {
     ) -> Result<Removals> {
         let id = crypto::random()?;
         let missing = if appears == Appears::New { 0 } else { u64::MAX };
-        let mut places = Vec::new();
+        let (mut places, mut absent) = (Vec::new(), HashSet::new());
         for nodes in Way::of_targets(&targets).chunks(1000) {
             // Opened: a generation that somebody has written there would pass for one that was left behind.
             let (paths, _) = self.paths(nodes, &[]).await?;
             for (node, path) in nodes.iter().zip(paths) {
-                let generation = path?.at(node).map_or(missing, |(_, generation, _)| generation);
-                places.push((node.clone(), generation));
+                let generation = path?.at(node).map(|(_, generation, _)| generation);
+                if generation.is_none() {
+                    absent.insert(node.clone());
+                }
+                places.push((node.clone(), generation.unwrap_or(missing)));
             }
         }
         let (name, way) = (batch_name(&id), way_name(&id));
@@ -93,7 +96,7 @@ impl Tree {
         draft.put(&name, Phase::Removing { made: 0 }.encode(journal, &name));
         draft.put(&way, Way::new(places, targets.len(), whole).encode(journal, &way));
         match self.rows.commit(draft.done()).await? {
-            Committed::Yes => Ok(Removals { id, targets, made: 0 }),
+            Committed::Yes => Ok(Removals { id, targets, absent, made: 0 }),
             Committed::Conflict => Err(Error::Busy),
         }
     }
@@ -109,13 +112,27 @@ impl Tree {
         edit: &mut impl Edit,
     ) -> Result<()> {
         let node = removals.next().ok_or(Malformed::Content)?.clone();
-        self.remove_from(journal, removals, &[node], expect, edit).await
+        self.remove_from(journal, removals, &[node], expect, edit, ATTEMPTS).await
     }
 
-    /// New keys for the nodes to remove from next, and nothing removed: some in one commit.
-    pub(crate) async fn remove_nothing(&self, journal: &Journal, removals: &mut Removals) -> Result<()> {
-        let nodes = removals.some(NODES).to_vec();
-        self.remove_from(journal, removals, &nodes, &[], &mut keep).await
+    /// New keys for the nodes to remove from next, and nothing removed: so many in one commit. Gives how many children
+    /// they have.
+    pub(crate) async fn remove_nothing(
+        &self,
+        journal: &Journal,
+        removals: &mut Removals,
+        most: usize,
+    ) -> Result<usize> {
+        let nodes = removals.some(most).to_vec();
+        let mut children = 0_usize;
+        let mut keep = |_: &[u8], plain: Plain, _: &mut Beside| {
+            children = children.saturating_add(1);
+            Ok(Some(plain))
+        };
+        // Fewer at a time, where others write there too: what is said then is `Busy`.
+        let attempts = if nodes.len() == 1 { ATTEMPTS } else { 2 };
+        self.remove_from(journal, removals, &nodes, &[], &mut keep, attempts).await?;
+        Ok(children)
     }
 
     async fn remove_from(
@@ -125,10 +142,11 @@ impl Tree {
         nodes: &[Node],
         expect: &[(Key, Expect)],
         edit: &mut impl Edit,
+        attempts: usize,
     ) -> Result<()> {
         let name = batch_name(&removals.id);
         let next = removals.made.saturating_add(count(nodes));
-        for _ in 0..ATTEMPTS {
+        for _ in 0..attempts {
             let row = self.rows.get(&name).await?;
             match Phase::of(journal, &name, row.as_ref())? {
                 // Otherwise an older one was put back, and what came after it would be left out of what is said later.
@@ -236,7 +254,9 @@ impl Tree {
             draft.touch(&above, above_row);
             let plain = Plain::whole(next, key.expose());
             let wrapped = wrap(above_parent, &self.vault, &name, above_generation, &plain)?;
-            draft.write(&name, (left > 0).then_some(wrapped));
+            // An empty one of the tree stays: made again, it would begin with its first generation, as if put back.
+            let stays = left > 0 || matches!(node, Node::Tree(_));
+            draft.write(&name, stays.then_some(wrapped));
         }
         edit.rest(&mut beside);
         for (name, value) in beside {

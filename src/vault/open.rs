@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::crypto::aead::Suite;
 use crate::crypto::{self, Prf};
 use crate::error::{Error, KeeperError, Misuse, Result, RolledBack, StoreError, Unsupported};
-use crate::journal::{Event, FENCE, Journal};
+use crate::journal::{Course, Event, FENCE, Journal};
 use crate::keeper::{Keeper, RootKey, Roots, VaultId};
 #[cfg(test)]
 use crate::key::Lookup;
@@ -151,7 +151,7 @@ impl Options {
     pub async fn open(self, store: impl Store, keeper: impl Keeper, witness: impl Witness) -> Result<Vault> {
         let opening = Opening::of(Rows::new(store), Roots::new(keeper), Memory::new(witness)).await?;
         opening.journal.open().await?;
-        if opening.journal.with(|state| state.recovering) {
+        if opening.journal.with(|state| state.course.recovering) {
             return Err(StoreError::Unfinished.into());
         }
         self.start(opening).await
@@ -203,7 +203,9 @@ impl Options {
         ground: &Ground,
     ) -> Result<Vault> {
         // Until all of it is done, nobody opens the vault otherwise: it is behind the journal, and then the journal says so.
-        let replayed = crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall()).await?;
+        let believes = |course: &Course| course.believes(opening.sum, opening.secrets.ring.is_first());
+        let replayed =
+            crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall(), believes).await?;
         opening.journal.open().await?;
         let vault = self.start(opening).await?;
         vault.0.keys_anew(&vault.0.entry_by(Action::ChangeKey, actor, ground)?).await?;
@@ -253,7 +255,7 @@ impl Options {
     }
 
     async fn start(self, opening: Opening) -> Result<Vault> {
-        let Opening { config, rows, roots, tree, journal, secrets } = opening;
+        let Opening { config, rows, roots, tree, journal, secrets, .. } = opening;
         tree.settle_keeper(&journal).await?;
         let registry = self.register(&tree, &journal).await?;
         let Secrets { settings, index, ring } = secrets;
@@ -338,6 +340,8 @@ pub(crate) struct Opening {
     tree: Tree,
     journal: Journal,
     secrets: Secrets,
+    /// Of the rows of the keys.
+    sum: [u8; 32],
 }
 
 /// What lies directly under the root and does not change.
@@ -392,7 +396,8 @@ impl Opening {
             ring: Ring::decode(ring, lookup)?,
         };
         let journal = Journal::new(config.id, Prf::new(journal.expose()), rows.clone(), memory);
-        Ok(Opening { config, rows, roots, tree, journal, secrets })
+        let sum = journal.sum_of_keys(ring, lookup);
+        Ok(Opening { config, rows, roots, tree, journal, secrets, sum })
     }
 }
 

@@ -127,10 +127,9 @@ impl Inner {
     /// Reads a subject by its tag. One that lies at another place is looked for in the whole tree, and found at once from
     /// then on.
     pub(crate) async fn read_named(&self, tag: &Tag) -> Result<Subject> {
-        let known = || self.moved.lock().unwrap_or_else(PoisonError::into_inner).get(tag).copied();
         let mut failed = None;
         for _ in 0..ATTEMPTS {
-            let place = known().unwrap_or(*tag);
+            let place = self.place_of(tag);
             let seek = |_: &Ring| Ok(vec![Seek::Named { tag: *tag, place }]);
             let subject = self.read_all(seek, &[]).await?.pop().ok_or(Malformed::Length)?;
             match subject {
@@ -159,6 +158,11 @@ impl Inner {
             }
         }
         Err(Error::Busy)
+    }
+
+    /// Where a subject lies, as far as this process knows.
+    pub(crate) fn place_of(&self, tag: &Tag) -> Tag {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner).get(tag).copied().unwrap_or(*tag)
     }
 
     /// Notes where a subject lies: a hint for who asks for it by its tag.

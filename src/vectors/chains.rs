@@ -53,6 +53,7 @@ fn journal_lines() {
         Event::Notice { purpose: 2, version: 4 },
         Event::Registry,
         Event::Keys { tokens_from: 4, last: 5, lookup: 0, sum: journal.sum_of_keys(&ring, &lookup) },
+        Event::Moved { subjects: 3 },
         Event::BackupBegun { id: count(0xA0), at_ms: NOW, epoch: 1, kept_until: Day(20_490) },
         Event::BackupDone { id: count(0xA0) },
         Event::Shredded { day: Day(20_465), epoch_left: 1, lines: 19 },

@@ -756,6 +756,8 @@ def event(data):
         out += [r.u16(), r.u32()]
     elif kind == 19:
         out += [r.u16(), r.u16(), r.u16(), r.take(32)]
+    elif kind == 20:
+        out.append(r.u32())
     elif kind == 30:
         out += [r.take(16), r.i64(), r.u64(), r.u16()]
     elif kind == 31:
@@ -1163,7 +1165,7 @@ def check_journal(v):
     lines = [bytes.fromhex(line["line"]) for line in v["lines"]]
     fence, events = journal(bytes.fromhex(v["journal_key"]), bytes.fromhex(v["vault"]), lines)
     same("fence", fence.hex(), v["fence"])
-    same("kinds", sorted(e[0] for e in events), [*range(20), *range(30, 35)])
+    same("kinds", sorted(e[0] for e in events), [*range(21), *range(30, 35)])
     rows = [bytes.fromhex(v["keys"][name]) for name in ("ring", "lookup")]
     label = b"customer-vault/v1/ring" + bytes.fromhex(v["vault"])
     (said,) = [e[4] for e in events if e[0] == 19]
