@@ -29,6 +29,8 @@ mod due;
 mod failures;
 #[path = "lookup/forks.rs"]
 mod forks;
+#[path = "lookup/histories.rs"]
+mod histories;
 
 purposes! {
     pub Shipping: Contract = 1 "shipping";
