@@ -14,11 +14,11 @@ use super::*;
 struct Chance(u64);
 
 impl Chance {
-    fn below(&mut self, most: u64) -> usize {
+    fn below(&mut self, most: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % most).unwrap()
+        usize::try_from(self.0 % u64::try_from(most).unwrap()).unwrap()
     }
 }
 
@@ -79,7 +79,7 @@ impl History {
 
     async fn step(&mut self) {
         let (me, why) = (tester(), test_ground());
-        let one = self.ids[self.chance.below(self.ids.len() as u64)].clone();
+        let one = self.ids[self.chance.below(self.ids.len())].clone();
         let vault = self.vault().clone();
         let what = self.chance.below(13);
         let said = match what {
@@ -124,11 +124,11 @@ impl History {
     async fn recover(&mut self) -> String {
         let (me, why) = (tester(), test_ground());
         self.vault = None;
-        let nth = self.chance.below(self.copies.len() as u64);
+        let nth = self.chance.below(self.copies.len());
         let copy = self.copies[nth].snapshot();
         let mut said = format!("recover {nth}");
         if self.chance.below(2) == 0 {
-            let (faults, at) = (FaultStore::new(copy.clone()), self.chance.below(14) as u64);
+            let (faults, at) = (FaultStore::new(copy.clone()), u64::try_from(self.chance.below(14)).unwrap());
             faults.fail_commit(at, CommitFault::KilledAfter);
             let keeper = || self.world.keeper.clone();
             let killed = self.world.options().recover(faults, keeper(), keeper(), &me, &why).await;
