@@ -343,10 +343,15 @@ impl Inner {
 
     async fn drop_days(&self, removals: &mut Removals, days: &[Day], mark: Day) -> Result<()> {
         while let Some(month) = removals.next().cloned() {
-            if removals.is_absent() {
-                return Err(RolledBack::Mixed.into());
-            }
             let own: Vec<Day> = days.iter().copied().filter(|day| Node::month(*day) == month).collect();
+            if removals.is_absent() {
+                // Emptied before, unless somebody hides it.
+                if !own.is_empty() {
+                    return Err(RolledBack::Mixed.into());
+                }
+                self.tree.remove_nothing(&self.journal, removals, 1).await?;
+                continue;
+            }
             let mut dropped = false;
             for _ in 0..ATTEMPTS {
                 let guard = match hold::keep_shelves(self, &own).await {
