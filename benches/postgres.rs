@@ -361,7 +361,7 @@ fn main() {
     let asked = std::env::var("PEOPLE").ok().and_then(|number| number.parse().ok());
     let people: usize = asked.unwrap_or(if measured { 10_000 } else { 20 });
     let rounds = if measured { 3 } else { 1 };
-    let server = Server::start("bench", &[]);
+    let server = Server::start("bench", &["max_connections=120"]);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(bench(&server, people, rounds));
 }
