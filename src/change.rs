@@ -7,7 +7,7 @@ use crate::actor::SubjectId;
 use crate::clock::Day;
 use crate::crypto;
 use crate::entry::Entry;
-use crate::error::{Error, Malformed, Misuse, Result, StoreError};
+use crate::error::{Error, Malformed, Misuse, Result};
 use crate::journal::{Event, FENCE};
 use crate::key::Tag;
 use crate::log;
@@ -29,18 +29,21 @@ pub(crate) struct Change<T> {
     pub(crate) writes: Vec<(Key, Option<Vec<u8>>)>,
     /// A key has left the entry: from this day on, a shred of its bucket makes that true of older copies too.
     pub(crate) removed: Option<Day>,
+    /// It is made so that the entry moves.
+    pub(crate) moves: bool,
     pub(crate) out: T,
 }
 
 impl<T> Change<T> {
     pub(crate) fn new(entry: Entry, log: log::Entry, out: T) -> Self {
-        Change { entry, events: Vec::new(), log, expect: Vec::new(), writes: Vec::new(), removed: None, out }
+        let (events, expect, writes) = (Vec::new(), Vec::new(), Vec::new());
+        Change { entry, events, log, expect, writes, removed: None, moves: false, out }
     }
 
     /// The same, with something else to give.
     pub(crate) fn giving<U>(self, out: U) -> Change<U> {
-        let Change { entry, events, log, expect, writes, removed, .. } = self;
-        Change { entry, events, log, expect, writes, removed, out }
+        let Change { entry, events, log, expect, writes, removed, moves, .. } = self;
+        Change { entry, events, log, expect, writes, removed, moves, out }
     }
 
     pub(crate) fn event(mut self, event: Event) -> Self {
@@ -162,7 +165,10 @@ impl Inner {
                 }
                 if let Some(Other::Former(former)) = other {
                     draft.expect(&former.name, Expect::unchanged(former.row.as_ref()));
-                    leaves = former.row.is_some().then_some(former);
+                    // What lies there was put back, or is the tombstone of an earlier enrolment, which stays.
+                    let place = tag_of(&former.name);
+                    let left = entry.meta.left.iter().any(|(left, _)| Some(*left) == place);
+                    leaves = (left && former.row.is_some()).then_some(former);
                 }
                 &subject.found
             }
@@ -186,12 +192,9 @@ impl Inner {
         let (mut out, mut events, mut logs) = (Vec::with_capacity(ids.len()), Vec::new(), Vec::new());
         let (mut fence, mut moves) = (None, 0_u32);
         let subjects = self.read_subjects(ids, more).await?;
-        if self.journal.with(|state| state.course.recovering) {
-            // A copy was put in the store's place while this process had it open: what is changed now may be replaced.
-            return Err(StoreError::Unfinished.into());
-        }
+        self.refuse_if_recovering()?;
         // Nobody moves before the witness knows of the change: who recovers a copy from before has to hear of it.
-        let may_move = self.ring().lookup().1.is_none() || self.journal.complete().await.is_ok();
+        let told = if self.ring().lookup().1.is_some() { self.journal.complete().await } else { Ok(()) };
         for (place, subject) in subjects.into_iter().enumerate() {
             let one = || {
                 let subject = subject?;
@@ -199,7 +202,12 @@ impl Inner {
                 // As it was read: what this change makes due moves, and both buckets are rotated.
                 let due =
                     entry.as_ref().and_then(Entry::next_due).is_some_and(|day| day <= self.trusted_today());
+                let erased = entry.as_ref().is_none_or(Entry::is_erased);
                 let mut change = edit(place, &subject, entry)?;
+                if subject.other.is_some() && (erased || change.moves) {
+                    // Nor does anybody come to lie anew, under either key.
+                    told?;
+                }
                 let log = if change.events.is_empty() {
                     change.log
                 } else {
@@ -210,7 +218,7 @@ impl Inner {
                 change.entry.keep_hold()?;
                 // From here on it is in the batch.
                 let (place, moved) =
-                    self.put_subject(&subject, &mut change.entry, due || !may_move, &mut draft)?;
+                    self.put_subject(&subject, &mut change.entry, due || told.is_err(), &mut draft)?;
                 moves = moves.saturating_add(moved.into());
                 if let Some(day) = change.entry.next_due() {
                     draft.put(&due_name(day, &place), Vec::new());

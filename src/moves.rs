@@ -60,7 +60,8 @@ impl Vault {
     ///
     /// # Errors
     ///
-    /// What store and witness say: nobody moves before the witness knows of the change. What was moved until then stays moved: call it again with all.
+    /// What store and witness say: nobody moves before the witness knows of the change. [`Error::Busy`] where others change
+    /// subjects all the time: each move is a line of the journal. What was moved until then stays moved: call it again with all.
     pub async fn move_subjects(&self, ids: &[SubjectId], actor: &Actor, ground: &Ground) -> Result<Moved> {
         let work = Moving { inner: &self.0, ids, actor, ground };
         let mut moved = Moved::default();
@@ -146,7 +147,7 @@ impl Work for Moving<'_> {
             }
             let log = self.inner.entry_by(Action::MoveSubjects, self.actor, self.ground)?;
             let log = self.inner.about(log, &entry);
-            Ok(Change::new(entry, log, ()))
+            Ok(Change { moves: true, ..Change::new(entry, log, ()) })
         };
         self.inner.try_change(&ids, &[], edit).await
     }

@@ -189,6 +189,7 @@ impl Vault {
         let inner = &self.0;
         let _one_at_a_time = inner.maintenance.lock().await;
         inner.catch_up().await?;
+        inner.refuse_if_recovering()?;
         inner.advance_time().await?;
         inner.tree.settle_keeper(&inner.journal).await?;
         let at_ms = inner.clock.wall();
@@ -302,6 +303,7 @@ impl Inner {
     ) -> Result<Option<T>> {
         for _ in 0..ATTEMPTS {
             let (path, mut ring, [row, lookup_row, fence]) = self.read_ring().await?;
+            self.refuse_if_recovering()?;
             let lookup = ring.lookup();
             let Some(Change { out, log, row: beside }) = change(&mut ring)? else { return Ok(None) };
             let (bytes, lookup_bytes) = (ring.encode(), ring.encode_lookup());

@@ -123,6 +123,7 @@ impl Vault {
         let _one_at_a_time = inner.maintenance.lock().await;
         // A clock that is years ahead would end every grace, and what the law keeps with it.
         inner.catch_up().await?;
+        inner.refuse_if_recovering()?;
         inner.advance_time().await?;
         inner.tree.settle_keeper(&inner.journal).await?;
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
@@ -188,6 +189,7 @@ impl Vault {
         let _one_at_a_time = inner.maintenance.lock().await;
         // A clock that is years ahead would end the restore window.
         inner.catch_up().await?;
+        inner.refuse_if_recovering()?;
         inner.advance_time().await?;
         let now = inner.clock.wall();
         inner.tree.retire_orphans(&inner.journal, now).await?;
@@ -242,6 +244,7 @@ impl Vault {
         let inner = &self.0;
         let _one_at_a_time = inner.maintenance.lock().await;
         inner.catch_up().await?;
+        inner.refuse_if_recovering()?;
         inner.advance_time().await?;
         inner.tree.settle_keeper(&inner.journal).await?;
         inner.tree.finish_rotations(&inner.journal, || inner.clock.wall()).await?;
@@ -255,15 +258,21 @@ impl Vault {
             return Ok(ExpireReceipt { days: due, epoch_left: None, note: None });
         }
         // Of a batch whose rows were altered nobody can say what it left: its months are rotated again.
-        let again =
-            !expiry.days.is_empty() && inner.left(&expiry.batch).await == Err(RolledBack::Mixed.into());
+        // So are those of one that was cut short: its days may have been hidden since.
+        let months: BTreeSet<Node> = expiry.days.iter().map(|day| Node::month(*day)).collect();
+        let again = match inner.left(&expiry.batch).await {
+            _ if months.is_empty() => false,
+            Ok(Some((made, ..))) => usize::try_from(made).is_ok_and(|made| made < months.len()),
+            Ok(None) => false,
+            Err(why) => why == RolledBack::Mixed.into(),
+        };
         if !due.is_empty() || again {
-            let mut months: BTreeSet<Node> = due.iter().map(|day| Node::month(*day)).collect();
+            let mut targets: BTreeSet<Node> = due.iter().map(|day| Node::month(*day)).collect();
             if again {
-                months.extend(expiry.days.iter().map(|day| Node::month(*day)));
+                targets.extend(months);
             }
-            let targets = months.into_iter().collect();
-            let mut removals = inner.tree.begin(&inner.journal, targets, Appears::New).await?;
+            let targets = targets.into_iter().collect();
+            let mut removals = inner.tree.begin(&inner.journal, targets, Appears::OnTheWay).await?;
             expiry.batch = removals.id;
             expiry.days.extend(&due);
             // Written before anything is dropped: whoever comes after a crash says what was destroyed.
@@ -344,14 +353,6 @@ impl Inner {
     async fn drop_days(&self, removals: &mut Removals, days: &[Day], mark: Day) -> Result<()> {
         while let Some(month) = removals.next().cloned() {
             let own: Vec<Day> = days.iter().copied().filter(|day| Node::month(*day) == month).collect();
-            if removals.is_absent() {
-                // Emptied before, unless somebody hides it.
-                if !own.is_empty() {
-                    return Err(RolledBack::Mixed.into());
-                }
-                self.tree.remove_nothing(&self.journal, removals, 1).await?;
-                continue;
-            }
             let mut dropped = false;
             for _ in 0..ATTEMPTS {
                 let guard = match hold::keep_shelves(self, &own).await {

@@ -3,7 +3,7 @@
 use std::any::TypeId;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) tree: Tree,
     pub(crate) journal: Journal,
     pub(crate) calendar: Calendar,
+    /// This is the process that puts a copy right.
+    pub(crate) recovers: AtomicBool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) registry: RwLock<Registry>,
@@ -239,12 +241,19 @@ impl Inner {
     }
 
     pub(crate) fn refuse_if_frozen(&self) -> Result<()> {
-        let (frozen, recovering) = self.journal.with(|state| (state.frozen, state.course.recovering));
-        if recovering {
-            // A copy was put in the store's place while this process had it open, and is being put right.
-            return Err(StoreError::Unfinished.into());
+        self.refuse_if_recovering()?;
+        if self.journal.with(|state| state.frozen) { Err(Halted::Frozen.into()) } else { Ok(()) }
+    }
+
+    /// Where a copy was put in the store's place while this process had it open, and another one puts it right: what is
+    /// changed now may be replaced.
+    pub(crate) fn refuse_if_recovering(&self) -> Result<()> {
+        let recovering = self.journal.with(|state| state.course.recovering);
+        if recovering && !self.recovers.load(Ordering::Acquire) {
+            Err(StoreError::Unfinished.into())
+        } else {
+            Ok(())
         }
-        if frozen { Err(Halted::Frozen.into()) } else { Ok(()) }
     }
 }
 

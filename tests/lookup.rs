@@ -31,6 +31,8 @@ mod failures;
 mod forks;
 #[path = "lookup/histories.rs"]
 mod histories;
+#[path = "lookup/processes.rs"]
+mod processes;
 
 purposes! {
     pub Shipping: Contract = 1 "shipping";

@@ -13,7 +13,7 @@ pub(super) struct Due {
     /// By day and subject, with the last line that asks, and whether something has left the entry already.
     asked: BTreeMap<(Day, Tag), (u64, bool)>,
     /// By their own lines.
-    shreds: Vec<(u64, Done)>,
+    shreds: Vec<(u64, Option<Done>)>,
     done: Option<Done>,
 }
 
@@ -42,14 +42,14 @@ impl Due {
             Event::Again { tag, .. } => ask(Day(0), tag, false),
             Event::Released { tag, .. } => ask(Day(0), tag, true),
             Event::Shredded { day, lines, .. } => {
-                let done = Done { day: *day, lines: *lines };
-                self.shreds.push((line, done));
-                self.done = Some(done);
+                self.done = Some(Done { day: *day, lines: *lines });
+                self.shreds.push((line, self.done));
             }
             // A copy that had so many lines has what was shredded after them.
             Event::Restored { lines } if *lines > 0 => {
                 let before = self.shreds.iter().rev().find(|(line, _)| line <= lines);
-                self.done = before.map(|(_, done)| *done);
+                self.done = before.and_then(|(_, done)| *done);
+                self.shreds.push((line, self.done));
             }
             _ => {}
         }

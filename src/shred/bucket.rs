@@ -105,7 +105,9 @@ impl Inner {
             let mut removals = self.tree.begin(&self.journal, targets, appears).await?;
             let whole = self.remove_nothing(&mut removals).await;
             let made = usize::try_from(removals.made).unwrap_or(usize::MAX);
-            left = left.get(made..).unwrap_or_default();
+            // What was made has no name in a further way, and would count as put back.
+            let done = if whole.is_err() && appears == Appears::Anywhere { 0 } else { made };
+            left = left.get(done..).unwrap_or_default();
             // Another process may have taken it for dead: then it goes on with what was made, and this one with the rest.
             taken = if made > 0 { 0 } else { taken.saturating_add(1) };
             match whole {
@@ -208,7 +210,7 @@ impl Edit for Shredding<'_> {
             return Ok(Some(entry.to_plain()));
         }
         self.seen.insert(place);
-        if !dealt {
+        if !dealt || self.inner.was_put_back(&entry.meta, &place) {
             self.waiting.insert(place);
             beside.extend(found.map(|row| (row, Some(Vec::new()))));
             return Ok(Some(entry.to_plain()));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Due;
 use crate::clock::Day;
+use crate::entry::{Entry, Meta};
 use crate::error::Result;
 use crate::key::Tag;
 use crate::tree::Node;
@@ -21,7 +22,9 @@ impl Inner {
         for places in named.chunks(1000) {
             for (found, place) in self.tree.find_many(places, &[]).await?.0.into_iter().zip(places) {
                 // Rows are believed where the subject is there.
-                if let Ok(Some(meta)) = found.and_then(|found| self.tree.meta(&found)) {
+                if let Ok(Some(meta)) = found.and_then(|found| self.tree.meta(&found))
+                    && !self.was_put_back(&meta, place)
+                {
                     asked.remove(&meta.tag(place));
                 }
             }
@@ -41,6 +44,12 @@ impl Inner {
         Ok(asked.len())
     }
 
+    /// Whether an entry is older than what the journal says of its subject.
+    pub(super) fn was_put_back(&self, meta: &Meta, place: &Tag) -> bool {
+        self.journal
+            .with(|state| state.fences.get(&meta.tag(place)).is_some_and(|fence| fence.state > meta.state))
+    }
+
     /// Adds those that lie at these places and have something due, or had something removed. Gives who lies there.
     async fn add_found(
         &self,
@@ -55,7 +64,9 @@ impl Inner {
             for (found, (tag, place)) in self.tree.find_many(&places, &[]).await?.0.into_iter().zip(some) {
                 // What does not open is nobody's; where it is due by a row, the shred says so.
                 let entry = found.and_then(|found| self.tree.entry(&found)).ok().flatten();
-                let Some(entry) = entry.filter(|entry| entry.meta.tag(place) == *tag) else { continue };
+                let hers =
+                    |entry: &Entry| entry.meta.tag(place) == *tag && !self.was_put_back(&entry.meta, place);
+                let Some(entry) = entry.filter(hers) else { continue };
                 there.insert(*tag);
                 let due = entry.next_due().is_some_and(|day| day <= today);
                 if due || asked.get(tag) == Some(&true) {

@@ -1,6 +1,6 @@
 //! Making a vault, opening it, and putting one right whose store was restored from an older copy.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -208,6 +208,7 @@ impl Options {
             crate::recover::replay(&opening.tree, &opening.journal, self.clock.wall(), believes).await?;
         opening.journal.open().await?;
         let vault = self.start(opening).await?;
+        vault.0.recovers.store(true, Ordering::Release);
         vault.0.keys_anew(&vault.0.entry_by(Action::ChangeKey, actor, ground)?).await?;
         let entry = vault.0.entry_by(action, actor, ground)?.counting(Count::Records, replayed);
         vault.0.log(entry).await?;
@@ -219,6 +220,7 @@ impl Options {
         };
         done.or_else(|why| if matches!(why, Error::Halted(_)) { Ok(()) } else { Err(why) })?;
         vault.0.journal.record(&[Event::Recovered]).await?;
+        vault.0.recovers.store(false, Ordering::Release);
         Ok(vault)
     }
 
@@ -280,6 +282,7 @@ impl Options {
             tree,
             journal,
             calendar: Calendar::default(),
+            recovers: AtomicBool::new(false),
             clock: self.clock,
             settings,
             registry: RwLock::new(registry),

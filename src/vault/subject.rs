@@ -291,10 +291,14 @@ impl Inner {
             }
             (None, None) => Ok((newest, places.newest, None, Some(Other::Former(former)))),
             (Some(meta), behind) => {
-                // It has left that place: what lies there was put back, and the next change takes it away. So is a tombstone,
-                // where the person was enrolled anew under the key that is used.
-                let left =
-                    |behind: &Meta| behind.is_tombstone() || meta.left.iter().any(|(left, _)| *left == place);
+                // It has left that place: what lies there was put back, and the next change takes it away. Or it is of an
+                // earlier enrolment that is forgotten, of which a copy that was put right knows no more than that.
+                let over = |behind: &Meta| {
+                    let newest = behind.generations.last();
+                    behind.is_tombstone()
+                        || meta.is_tombstone() && newest.is_none_or(|newest| newest.forgotten.is_some())
+                };
+                let left = |behind: &Meta| over(behind) || meta.left.iter().any(|(left, _)| *left == place);
                 if behind.as_ref().is_some_and(|behind| !left(behind)) {
                     return Err(RolledBack::Mixed.into());
                 }

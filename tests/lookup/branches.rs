@@ -10,18 +10,18 @@ use customer_vault::testing::CommitFault;
 use super::forks::*;
 use super::*;
 
-fn phase_of(batch: &Batch) -> Option<Vec<u8>> {
+pub(super) fn phase_of(batch: &Batch) -> Option<Vec<u8>> {
     let phase = batch.writes.iter().find(|(name, _)| name.first() == Some(&b'p') && name.len() == 17);
     phase.and_then(|(_, value)| value.clone())
 }
 
 impl World {
-    fn on(&self, store: &MemoryStore) -> World {
+    pub(super) fn on(&self, store: &MemoryStore) -> World {
         World { store: store.clone(), keeper: self.keeper.clone(), clock: self.clock.clone() }
     }
 
     /// How many more faults there are with this row put into the store; 0: it opens.
-    async fn faults_with(&self, vault: &Vault, row: &Row) -> u64 {
+    pub(super) async fn faults_with(&self, vault: &Vault, row: &Row) -> u64 {
         let before = vault.moves(|_| ()).await.unwrap().faults;
         let known = self.rows(&row.0).await;
         self.write(&row.0, Some(&row.1)).await;
@@ -32,7 +32,7 @@ impl World {
 }
 
 /// Everything in `to` as it is in `from`, in one commit.
-async fn put_back(to: &World, from: &MemoryStore) {
+pub(super) async fn put_back(to: &World, from: &MemoryStore) {
     let (now, then) = (to.rows(b"").await, to.on(from).rows(b"").await);
     let mut batch = Batch::new().unwrap();
     for (name, _) in now.iter().filter(|(name, _)| !then.iter().any(|(known, _)| known == name)) {
