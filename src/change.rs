@@ -131,9 +131,9 @@ impl Inner {
         Ok(Some(made.out.into_iter().map(changed).collect()))
     }
 
-    /// Adds the writing of an entry to a batch, and says where it lies from then on, and whether it has moved. One that lies under a former lookup
-    /// key comes to lie under the one that is used, unless something of it is to be destroyed now: that is destroyed
-    /// where it lies.
+    /// Adds the writing of an entry to a batch, and says where it lies from then on, and whether it has moved. One that
+    /// lies under a former lookup key comes to lie under the one that is used, unless something of it is `due`: that is
+    /// destroyed where it lies.
     fn put_subject(
         &self,
         subject: &Subject,
@@ -220,18 +220,21 @@ impl Inner {
                 let (place, moved) =
                     self.put_subject(&subject, &mut change.entry, due || told.is_err(), &mut draft)?;
                 moves = moves.saturating_add(moved.into());
+                // Another copy may have an entry there of which this store knows nothing.
+                let other = match &subject.other {
+                    Some(Other::Newest(other) | Other::Former(other)) if !moved => tag_of(&other.name),
+                    _ => None,
+                };
                 if let Some(day) = change.entry.next_due() {
                     draft.put(&due_name(day, &place), Vec::new());
-                    if !moved && let Some(Other::Newest(other) | Other::Former(other)) = &subject.other {
-                        // Another copy may have an entry there of which this store knows nothing.
-                        let other = tag_of(&other.name).ok_or(Malformed::Length)?;
-                        draft.put(&due_name(day, &other), vec![1]);
+                    if let Some(other) = &other {
+                        draft.put(&due_name(day, other), vec![1]);
                     }
                 }
                 if let Some(day) = change.removed {
                     // Older copies have it, of every bucket that the entry has lain in.
                     let left = change.entry.meta.left.iter().filter(|(_, open)| *open);
-                    for place in left.map(|(left, _)| left).chain([&place]) {
+                    for place in left.map(|(left, _)| left).chain(&other).chain([&place]) {
                         draft.put(&due_name(day, place), vec![1]);
                     }
                 }

@@ -132,7 +132,6 @@ impl Work for Moving<'_> {
     }
 
     async fn part(&self, part: &[Mover]) -> Result<Option<Vec<Result<Changed<()>>>>> {
-        self.inner.journal.complete().await?;
         let ids: Vec<&SubjectId> = part.iter().map(|mover| &mover.id).collect();
         let edit = |_: usize, subject: &Subject, entry: Option<Entry>| {
             let entry = entry.ok_or(Error::NotEnrolled)?;

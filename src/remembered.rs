@@ -332,7 +332,7 @@ impl Remembered {
                     shard.forget(tag);
                 }
             }
-            Event::Root { .. } | Event::Frozen(true) => {
+            Event::Root { .. } | Event::Frozen(true) | Event::Restored { .. } => {
                 self.shards.iter().for_each(|shard| lock(shard).clear());
             }
             _ => {}

@@ -121,6 +121,7 @@ impl Vault {
     pub async fn retire_keys(&self, kind: KeyKind, actor: &Actor, ground: &Ground) -> Result<usize> {
         let inner = &self.0;
         inner.catch_up().await?;
+        inner.refuse_if_recovering()?;
         let newest = inner.ring().token()?.0;
         // Nobody issues under a former key any more: an issue expects the fence row that the change has written.
         if kind == KeyKind::Tokens && self.tokens().await?.iter().any(|token| token.key < newest) {

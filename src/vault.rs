@@ -241,14 +241,18 @@ impl Inner {
     }
 
     pub(crate) fn refuse_if_frozen(&self) -> Result<()> {
-        self.refuse_if_recovering()?;
-        if self.journal.with(|state| state.frozen) { Err(Halted::Frozen.into()) } else { Ok(()) }
+        let (frozen, recovering) = self.journal.with(|state| (state.frozen, state.course.recovering));
+        self.refuse_other_than_recovering(recovering)?;
+        if frozen { Err(Halted::Frozen.into()) } else { Ok(()) }
     }
 
     /// Where a copy was put in the store's place while this process had it open, and another one puts it right: what is
     /// changed now may be replaced.
     pub(crate) fn refuse_if_recovering(&self) -> Result<()> {
-        let recovering = self.journal.with(|state| state.course.recovering);
+        self.refuse_other_than_recovering(self.journal.with(|state| state.course.recovering))
+    }
+
+    fn refuse_other_than_recovering(&self, recovering: bool) -> Result<()> {
         if recovering && !self.recovers.load(Ordering::Acquire) {
             Err(StoreError::Unfinished.into())
         } else {

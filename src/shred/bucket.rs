@@ -109,7 +109,7 @@ impl Inner {
             let done = if whole.is_err() && appears == Appears::Anywhere { 0 } else { made };
             left = left.get(done..).unwrap_or_default();
             // Another process may have taken it for dead: then it goes on with what was made, and this one with the rest.
-            taken = if made > 0 { 0 } else { taken.saturating_add(1) };
+            taken = if done > 0 { 0 } else { taken.saturating_add(1) };
             match whole {
                 Err(Error::Busy) if taken < ATTEMPTS => {
                     self.tree.finish_rotations(&self.journal, || self.clock.wall()).await?;

@@ -348,6 +348,9 @@ fn nobody_moves_before_the_witness_knows_of_the_change() {
         change(&vault).await;
         let refused = vault.move_subjects(&everyone(), &tester(), &test_ground()).await;
         assert_eq!(refused.unwrap_err(), KeeperError::Unreachable.into());
+        // Nor is anybody enrolled.
+        let refused = vault.enroll(&id("zoe"), [], &tester(), &test_ground()).await;
+        assert_eq!(refused.unwrap_err(), KeeperError::Unreachable.into());
         // Who is changed is not moved by that.
         vault.withdraw::<News>(&id("alice"), &tester(), &test_ground()).await.unwrap();
         assert_eq!(moves(&vault).await, (0, 404, 0));
